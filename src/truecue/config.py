@@ -1,0 +1,189 @@
+"""Settings: frozen, checked, documented by their own docstrings, written to and read from TOML."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from truecue.errors import ConfigError
+
+
+class _ConfigMeta(type(BaseModel)):  # type: ignore[misc]
+    """Turns pydantic's report into one sentence, at the outermost constructor only."""
+
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise ConfigError(_explain(cls, error)) from None
+
+
+class Config(BaseModel, metaclass=_ConfigMeta):
+    """A frozen bag of settings. Unknown names and values out of range raise `ConfigError`."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values; settings that are None are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The settings as TOML text; `from_toml` reads it back."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, text: str, where: str = "") -> Self:
+        """Read settings written by `to_toml`.
+
+        Args:
+            text: TOML.
+            where: the file's name, for error messages.
+
+        Raises:
+            ConfigError: the text is not TOML, or a setting is unknown or out of range.
+        """
+        try:
+            return cls(**tomllib.loads(text))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(
+                f"{where or 'the settings'} cannot be read as TOML: {error}"
+            ) from None
+        except ConfigError as error:
+            raise ConfigError(f"{error} ({where})" if where else str(error)) from None
+
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """These settings with some changed.
+
+        Args:
+            changes: values by dotted name, e.g. `{"plan.epochs": 20}`, or nested mappings. A value
+                that changes an optimizer's or schedule's `kind` starts from that kind's defaults.
+
+        Raises:
+            ConfigError: a name is unknown or a value is out of range.
+        """
+        return type(self)(**_merge(self.to_dict(), _nest(changes)))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dictionary.
+
+    Raises:
+        ConfigError: the file is absent or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no settings file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+
+
+def parse_assignments(assignments: list[str]) -> dict[str, Any]:
+    """The command line's `name=value` pairs as a dictionary.
+
+    A value is read as TOML (`0.5`, `true`, `["flip"]`) and, where that fails, taken as text.
+
+    Raises:
+        ConfigError: a pair has no `=`.
+    """
+    changes: dict[str, Any] = {}
+    for item in assignments:
+        name, sign, text = item.partition("=")
+        if not sign or not name.strip():
+            raise ConfigError(f"--set takes name=value, e.g. --set plan.epochs=20; got '{item}'")
+        try:
+            changes[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            changes[name.strip()] = text
+    return changes
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """`"; did you mean 'x'?"` where a known name is close, else an empty string."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _nest(changes: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in changes.items():
+        value = _nest(value) if isinstance(value, Mapping) else value
+        *path, last = name.split(".")
+        place = nested
+        for part in path:
+            below = place.setdefault(part, {})
+            if not isinstance(below, dict):
+                raise ConfigError(f"'{name}' and '{part}' cannot both be set")
+            place = below
+        both = isinstance(value, dict) and isinstance(place.get(last), dict)
+        place[last] = _merge(place[last], value) if both else value
+    return nested
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    if "kind" in changes and changes["kind"] != base.get("kind"):
+        return changes
+    merged = dict(base)
+    for name, value in changes.items():
+        below = merged.get(name)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[name] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    """One sentence for each problem, the first three of them."""
+    sentences = []
+    for problem in error.errors():
+        owner, names = _owner(model, problem["loc"])
+        name, found = ".".join(names), problem.get("input")
+        if problem["type"] == "extra_forbidden":
+            known = sorted(owner.model_fields)
+            settings = f"(settings: {', '.join(known)})" if known else "(it has no settings)"
+            place = f"{model.__name__}.{'.'.join(names[:-1])}" if len(names) > 1 else model.__name__
+            hint = suggest(names[-1], known)
+            sentences.append(f"{place} has no setting '{names[-1]}'{hint} {settings}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{model.__name__} needs the setting '{name}'")
+        elif problem["type"] == "value_error":
+            reason = str(problem["ctx"]["error"]) if "ctx" in problem else problem["msg"]
+            sentences.append(f"{model.__name__}: {f'{name}: ' if name else ''}{reason}")
+        else:
+            text = problem["msg"].removeprefix("Input should ").removeprefix("be ")
+            sentences.append(f"{model.__name__}: {name} must be {text}; got {found!r}")
+    more = f"; and {len(sentences) - 3} more" if len(sentences) > 3 else ""
+    return "; ".join(sentences[:3]) + more
+
+
+def _owner(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
+    """The model that owns a location, and the location without the tags of tagged unions."""
+    owner, names = model, []
+    for i, part in enumerate(loc):
+        field = owner.model_fields.get(str(part))
+        choices = {} if field is None else _models_in(field.annotation)
+        if field is None and i + 1 < len(loc):
+            continue  # a union's tag
+        names.append(str(part))
+        if i + 1 < len(loc) and choices:
+            tag = str(loc[i + 1])
+            owner = choices.get(tag) or next(iter(choices.values()))
+    return owner, names
+
+
+def _models_in(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The models that an annotation allows, by their `kind` where they have one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields.get("kind")
+        return {str(kind.default) if kind else annotation.__name__: annotation}
+    found: dict[str, type[BaseModel]] = {}
+    for inner in getattr(annotation, "__args__", ()):
+        found.update(_models_in(inner))
+    return found

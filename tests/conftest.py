@@ -1,0 +1,24 @@
+"""What all tests share: one torch thread, and where the real data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+torch.set_num_interop_threads(1)
+
+_DATA = Path(
+    os.environ.get("TRUECUE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images and weights; tests that need it are skipped where it is absent."""
+    if not _DATA.is_dir():
+        pytest.skip(f"no real data at {_DATA}; set TRUECUE_DATA to its folder")
+    return _DATA
