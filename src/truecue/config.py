@@ -10,11 +10,12 @@ from typing import Any, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic._internal._model_construction import ModelMetaclass
 
 from truecue.errors import ConfigError
 
 
-class _ConfigMeta(type(BaseModel)):  # type: ignore[misc]
+class _ConfigMeta(ModelMetaclass):
     """Turns pydantic's report into one sentence, at the outermost constructor only."""
 
     def __call__(cls, *args: Any, **values: Any) -> Any:
@@ -114,8 +115,8 @@ def suggest(name: str, known: list[str]) -> str:
 
 def _nest(changes: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
-    for name, value in changes.items():
-        value = _nest(value) if isinstance(value, Mapping) else value
+    for name, given in changes.items():
+        value = _nest(given) if isinstance(given, Mapping) else given
         *path, last = name.split(".")
         place = nested
         for part in path:

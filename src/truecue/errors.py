@@ -5,7 +5,7 @@
     ├─ DataError (ValueError)        images, labels, attributes, suites on disk
     ├─ SupervisionError              attributes that are needed but absent or not declared
     ├─ RunMismatch                   a run folder that was made with other settings
-    ├─ StorageError (OSError)        a file that could not be written; what was there before is intact
+    ├─ StorageError (OSError)        a file that could not be written; what was there is intact
     ├─ Diverged                      a loss that is no longer a number
     ├─ Interrupted                   a run stopped by a signal, after saving a checkpoint
     └─ MissingExtra (ImportError)    an optional package that is not installed

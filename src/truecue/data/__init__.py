@@ -1,1 +1,1 @@
-
+"""Images with attributes, batches, augmentation, suites."""

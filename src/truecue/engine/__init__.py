@@ -1,1 +1,1 @@
-
+"""The engine: learners, plans, the step loop, durable runs."""

@@ -1,1 +1,1 @@
-
+"""Methods: one file each, read from top to bottom."""

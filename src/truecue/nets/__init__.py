@@ -1,1 +1,1 @@
-
+"""Networks: plain modules; `build` turns a name into one."""

@@ -1,1 +1,1 @@
-
+"""Reports: one self-contained page and its machine-readable twin."""
