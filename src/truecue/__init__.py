@@ -1,1 +1,1 @@
-"""truecue: find, show, measure and remove the spurious correlations that image classifiers learn."""
+"""Find, show, measure and remove the spurious correlations that image classifiers learn."""

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,11 +18,11 @@ from truecue.errors import ConfigError
 class _ConfigMeta(ModelMetaclass):
     """Turns pydantic's report into one sentence, at the outermost constructor only."""
 
-    def __call__(cls, *args: Any, **values: Any) -> Any:
+    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:
-            raise ConfigError(_explain(cls, error)) from None
+            raise ConfigError(_explain(cast("type[BaseModel]", cls), error)) from None
 
 
 class Config(BaseModel, metaclass=_ConfigMeta):
