@@ -1,0 +1,55 @@
+"""`truecue evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from truecue.cli import options as o
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model.safetensors, or a run's folder.")
+    ],
+    data: o.Data,
+    out: o.Out = None,
+    seed: o.Seed = 0,
+    sets: o.Sets = None,
+    root: o.Root = None,
+    skip_unreadable: o.Skip = False,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Measure a trained model on validation and test images, by group where groups are known."""
+    from truecue import api
+    from truecue.cli.show import show_report
+    from truecue.config import parse_assignments
+    from truecue.errors import ConfigError
+    from truecue.nets.classifier import load_classifier
+    from truecue.report.report import finite, write_report
+
+    own, given = o.divide(parse_assignments(sets or []))
+    if own:
+        raise ConfigError(
+            f"evaluate has no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
+        )
+    net = load_classifier(model)
+    suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
+    report = api.evaluate(
+        net,
+        o.load(suite, root, seed),
+        name=str(net.spec.get("extra", {}).get("method", "model")),
+        device=o.open_device(device, threads=threads),
+        facts=o.facts(data, suite),
+    )
+    if out is not None:
+        write_report(report, {}, out)
+    if as_json:
+        typer.echo(json.dumps(finite(report), indent=1))
+    else:
+        show_report(report, out)

@@ -1,0 +1,115 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truecue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from truecue.data.sets import Splits
+    from truecue.data.suites.base import Suite
+    from truecue.engine.device import Device
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="A suite's name, an image folder, or a table.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for all that is written.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of initialisation, order and augmentation.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting; those of the data begin with 'data.'."
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", envvar="TRUECUE_DATA", help="Where a suite's files are."),
+]
+Accelerator = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Devices = Annotated[int, typer.Option("--devices", min=1, help="Processes with a device each.")]
+Precision = Annotated[str, typer.Option("--precision", help="32-true or bf16-mixed.")]
+Deterministic = Annotated[
+    bool, typer.Option("--deterministic", help="The same bits every time, on GPUs too.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's choice.")
+]
+Skip = Annotated[
+    bool,
+    typer.Option("--skip-unreadable", help="Leave unreadable images out, and count them."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no table.")]
+
+
+def divide(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings for the method and, with the prefix `data.` taken off, for the data."""
+    own, data = {}, {}
+    for name, value in changes.items():
+        if name == "data" and isinstance(value, dict):
+            data |= value
+        elif name.startswith("data."):
+            data[name.removeprefix("data.")] = value
+        else:
+            own[name] = value
+    return own, data
+
+
+def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = False) -> Suite:
+    """The suite that DATA names, with its settings."""
+    from truecue.data.suites import open_data
+
+    if skip_unreadable:
+        changes = changes | {"skip_unreadable": True}
+    return open_data(data, changes)
+
+
+def load(suite: Suite, root: Path | None, seed: int) -> Splits:
+    """A suite's splits; missing folders are named."""
+    if root is not None and not root.is_dir():
+        raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
+    return suite.load(root, seed=seed)
+
+
+def open_device(
+    accelerator: str,
+    devices: int = 1,
+    precision: str = "32-true",
+    *,
+    deterministic: bool = False,
+    threads: int | None = None,
+) -> Device:
+    """The device that the options ask for."""
+    import torch
+
+    from truecue.engine.device import Device
+
+    if precision not in {"32-true", "bf16-mixed"}:
+        raise ConfigError(f"--precision is 32-true or bf16-mixed; got '{precision}'")
+    if accelerator not in {"auto", "cpu", "cuda", "mps"}:
+        raise ConfigError(f"--device is auto, cpu, cuda or mps; got '{accelerator}'")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Device(
+        accelerator,
+        devices=devices,
+        precision=precision,  # type: ignore[arg-type]
+        deterministic=deterministic,
+    )
+
+
+def command() -> str:
+    """What was typed, for the report."""
+    return shlex.join(["truecue", *sys.argv[1:]])
+
+
+def facts(data: str, suite: Suite) -> dict[str, Any]:
+    """Where the data comes from, for the report."""
+    name = data if os.path.sep not in data else Path(data).name
+    return {"data": name, "settings": suite.to_dict(), "command": command()}

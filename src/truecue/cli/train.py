@@ -1,0 +1,106 @@
+"""`truecue train` and `truecue demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from truecue.cli import options as o
+
+
+def train(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="See 'truecue methods'.")],
+    data: o.Data,
+    out: o.Out = None,
+    seed: o.Seed = 0,
+    sets: o.Sets = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML with settings; --set goes before it.")
+    ] = None,
+    root: o.Root = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="Architecture; default: by method and image size.")
+    ] = None,
+    baseline: Annotated[
+        bool, typer.Option(help="Also train the same network plainly, as the 'before'.")
+    ] = True,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over where the folder holds a run.")
+    ] = False,
+    skip_unreadable: o.Skip = False,
+    device: o.Accelerator = "auto",
+    devices: o.Devices = 1,
+    precision: o.Precision = "32-true",
+    deterministic: o.Deterministic = False,
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Train a classifier, measure how biased it is, and write model and report.
+
+    Writes model.safetensors, report.html and report.json into the folder given by --out (default:
+    runs/METHOD-DATA-SEED). Cut off and started again, it goes on where it was.
+    """
+    from truecue import api
+    from truecue.cli.show import show_report
+    from truecue.config import parse_assignments, read_toml
+    from truecue.methods import method_named
+
+    own, given = o.divide((read_toml(config) if config else {}) | parse_assignments(sets or []))
+    chosen = method_named(method)().override(own)
+    suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
+    compute = o.open_device(
+        device, devices, precision, deterministic=deterministic, threads=threads
+    )
+    facts = o.facts(data, suite)
+    out = out or Path("runs") / f"{method}-{facts['data']}-{seed}"
+    trained = api.train(
+        chosen,
+        o.load(suite, root, seed),
+        out=out,
+        seed=seed,
+        arch=arch,
+        baseline=baseline,
+        device=compute,
+        fresh=fresh,
+        quiet=quiet,
+        facts=facts,
+    )
+    if compute.first and not quiet:
+        show_report(trained.report, out)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder for all that is written.")] = Path(
+        "truecue-demo"
+    ),
+    seed: o.Seed = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over where the folder holds a run.")
+    ] = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """The main job on embedded data: train plainly, find the shortcut, remove it, show both.
+
+    Digits whose colour nearly always gives the answer away; plain training goes by the colour.
+    DeNetDM removes that without being told that colour is the problem. Takes about a minute.
+    """
+    from truecue import api
+    from truecue.cli.show import show_report
+    from truecue.data.suites.digits import Digits
+    from truecue.methods import DeNetDM
+
+    suite = Digits()
+    trained = api.train(
+        DeNetDM(),
+        suite.load(seed=seed),
+        out=out,
+        seed=seed,
+        device=o.open_device("cpu", threads=2),
+        fresh=fresh,
+        quiet=quiet,
+        facts=o.facts("digits", suite),
+    )
+    if not quiet:
+        show_report(trained.report, out)

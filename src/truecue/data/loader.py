@@ -1,0 +1,164 @@
+"""Batches as a pure function of the step: nothing to save, nothing to replay after a stop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from truecue.data.augment import AugmentName, augment
+from truecue.data.sets import ArrayFile, ImageSet
+from truecue.errors import ConfigError
+from truecue.seeds import derive
+
+_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+
+
+class Batch(NamedTuple):
+    """What a learner sees in one step."""
+
+    views: tuple[Tensor, ...]
+    """One, or two for contrastive methods: uint8 [b, c, h, w]."""
+    y: Tensor
+    """int64 [b]."""
+    ids: Tensor
+    """int64 [b], positions in the training set: the key of everything kept per sample."""
+    attributes: Mapping[str, Tensor] = _NOTHING
+    """int64 [b] each; empty unless the method declared that it uses them."""
+
+    @property
+    def x(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+
+class Source(Protocol):
+    """What the loop draws from: images, or a generator."""
+
+    per_epoch: int
+    """Steps in an epoch."""
+    samples: int
+    """Samples in an epoch, over all processes."""
+
+    def batch(self, step: int) -> Any:
+        """The batch of a step, the same whenever and however often it is asked for."""
+        ...
+
+
+class Loader:
+    """Shuffled, augmented batches of an image set.
+
+    Each epoch is a new permutation, or with `weights` as many draws with replacement as there are
+    images. With several processes each takes every `world`-th sample of the same global batch.
+    A trailing batch with fewer than two samples for each process is left out: batch normalisation
+    cannot use it.
+
+    Args:
+        data: the images; held on `device` where they fit into memory, else read a step ahead.
+        batch_size: samples in a global batch.
+        key: what the randomness of order and augmentation depends on (seed, stage).
+        augment: names of augmentations, applied in this order.
+        views: how many independently augmented copies of each image.
+        drop_last: leave out a trailing batch that is not full.
+        weights: float [n], relative chance of each image to be drawn.
+        device: where batches are wanted.
+        rank: this process.
+        world: the number of processes.
+
+    Raises:
+        ConfigError: there is not even one full batch.
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        *,
+        batch_size: int,
+        key: Sequence[int | str] = (0,),
+        augment: Sequence[AugmentName] = (),
+        views: int = 1,
+        drop_last: bool = False,
+        weights: Tensor | None = None,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world: int = 1,
+    ):
+        n = len(data)
+        full, rest = divmod(n, batch_size)
+        least = batch_size if drop_last else 2 * world
+        self.per_epoch = full + (rest >= least)
+        self.samples = full * batch_size + (rest if rest >= least else 0)
+        if self.per_epoch == 0:
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be drawn from {n} training images"
+                f"{' when an incomplete batch is left out' if drop_last else ''};"
+                " set a smaller plan.batch_size"
+            )
+        self._device = torch.device(device)
+        self._images = _near(data.images, self._device)
+        self._y = data.y.to(self._device)
+        self._attributes = {k: a.values.to(self._device) for k, a in data.attributes.items()}
+        self._key, self._augment, self._views = tuple(key), tuple(augment), views
+        self._size, self._weights = batch_size, weights
+        self._rank, self._world = rank, world
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._reader = ThreadPoolExecutor(1) if isinstance(self._images, ArrayFile) else None
+        self._ahead: tuple[int, Future[Tensor]] | None = None
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step (0, 1, ... over all epochs)."""
+        ids = self._ids(step)
+        images = self._fetch(step, ids)
+        views = tuple(self._view(images, step, v) for v in range(self._views))
+        attributes = {k: v[ids] for k, v in self._attributes.items()} or _NOTHING
+        return Batch(views, self._y[ids], ids, attributes)
+
+    def _ids(self, step: int) -> Tensor:
+        epoch, k = divmod(step, self.per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._draw(epoch).to(self._device)
+        ids = self._order[k * self._size : (k + 1) * self._size]
+        return ids if self._world == 1 else ids[self._rank :: self._world]
+
+    def _draw(self, epoch: int) -> Tensor:
+        rng = torch.Generator().manual_seed(derive(*self._key, "order", epoch))
+        n = len(self._y)
+        if self._weights is None:
+            return torch.randperm(n, generator=rng)
+        # multinomial() takes at most 2**24 weights and is slower than a search in the sums
+        edges = self._weights.double().cumsum(0)
+        draws = torch.rand(n, generator=rng, dtype=torch.float64) * edges[-1]
+        return torch.searchsorted(edges, draws, right=True).clamp_(max=n - 1)
+
+    def _fetch(self, step: int, ids: Tensor) -> Tensor:
+        if isinstance(self._images, Tensor):
+            return self._images.index_select(0, ids)
+        ready = self._ahead
+        now = ready[1].result() if ready and ready[0] == step else self._images[ids]
+        assert self._reader is not None
+        self._ahead = (step + 1, self._reader.submit(self._images.__getitem__, self._ids(step + 1)))
+        return now.to(self._device, non_blocking=True)
+
+    def _view(self, images: Tensor, step: int, view: int) -> Tensor:
+        if not self._augment:
+            return images
+        rng = torch.Generator(self._device)
+        rng.manual_seed(derive(*self._key, "augment", step, view, self._rank))
+        return augment(images, self._augment, rng)
+
+
+def _near(images: Tensor | ArrayFile, device: torch.device) -> Tensor | ArrayFile:
+    """The images on the device where they take at most a third of its free memory."""
+    n, c, h, w = images.shape
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if isinstance(images, Tensor):
+        return images.to(device) if device.type == "cpu" or n * c * h * w < free / 3 else images
+    return images[:].to(device) if n * c * h * w < free / 3 else images

@@ -1,0 +1,73 @@
+"""Applying a classifier to a whole image set, shared out over the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from truecue.data.sets import ImageSet
+from truecue.engine.device import Device
+from truecue.engine.learner import Predict, gather_rows
+from truecue.errors import SupervisionError
+from truecue.metrics.groups import GroupCounts, group_counts
+
+BATCH = 1000
+"""Images in one forward pass; large enough to keep small networks busy, small enough for memory."""
+
+
+@torch.no_grad()
+def apply(fn: Callable[[Tensor], Tensor], data: ImageSet, device: Device) -> Tensor:
+    """The outputs of a function for all images, in their order.
+
+    Args:
+        fn: from uint8 [b, c, h, w] to a tensor [b, ...]. A network is put into evaluation mode
+            for the time of the call.
+        data: n images.
+        device: where to compute. With several processes each does its part and all get the whole.
+
+    Returns:
+        A tensor [n, ...] in main memory, float32 where the outputs are floating.
+    """
+    was_training = isinstance(fn, nn.Module) and fn.training
+    if isinstance(fn, nn.Module):
+        fn.eval()
+    lo, hi = (len(data) * (device.rank + k) // device.world for k in (0, 1))
+    parts = []
+    with device.autocast():
+        for start in range(lo, hi, BATCH):
+            images = data.images[start : min(start + BATCH, hi)].to(device.device)
+            out = fn(images)
+            parts.append((out.float() if out.is_floating_point() else out).cpu())
+    if was_training:
+        fn.train()  # type: ignore[attr-defined]
+    if not parts:  # more processes than images
+        parts = [fn(data.images[:1].to(device.device))[:0].cpu()]
+    return gather_rows(torch.cat(parts))
+
+
+def predictions(fn: Predict, data: ImageSet, device: Device) -> Tensor:
+    """The predicted class of every image: int64 [n]."""
+    return apply(fn, data, device).argmax(1)
+
+
+def count(pred: Tensor, data: ImageSet, bias: str | None) -> GroupCounts:
+    """Hits and totals by class and bias value; by class alone where the bias is not known.
+
+    Args:
+        pred: int64 [n], predicted classes.
+        data: n images with labels.
+        bias: name of an attribute, or None.
+
+    Raises:
+        SupervisionError: the images do not have that attribute.
+    """
+    k = len(data.classes)
+    if bias is None:
+        return group_counts(pred, data.y, torch.zeros_like(data.y), n_classes=k, n_values=1)
+    if bias not in data.attributes:
+        known = ", ".join(sorted(data.attributes)) or "none"
+        raise SupervisionError(f"these images have no attribute '{bias}' (attributes: {known})")
+    attribute = data.attributes[bias]
+    return group_counts(pred, data.y, attribute.values, n_classes=k, n_values=len(attribute.names))

@@ -1,0 +1,124 @@
+"""What watches a training from outside: the rule that chooses weights, and the curves.
+
+Methods see neither the test images nor attributes they did not declare; these two do, and touch
+nothing that training depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from truecue.data.sets import ImageSet, Splits
+from truecue.engine.device import Device
+from truecue.engine.evaluate import apply, count
+from truecue.engine.learner import Predict
+from truecue.engine.plan import SelectRule
+from truecue.errors import ConfigError, SupervisionError
+from truecue.metrics.groups import (
+    GroupCounts,
+    aligned,
+    aligned_cells,
+    average,
+    conflicting,
+    unbiased,
+    worst_class,
+    worst_group,
+)
+from truecue.seeds import derive
+
+
+def aligned_mask(splits: Splits) -> torch.Tensor | None:
+    """The cells (class x bias value) that count as bias-aligned: bool, or None without a bias."""
+    if splits.bias is None:
+        return None
+    if splits.aligned is not None:
+        return splits.aligned
+    return aligned_cells(count(splits.train.y, splits.train, splits.bias).total)
+
+
+class Judge:
+    """Puts a number on a classifier by a rule; smaller is better."""
+
+    def __init__(self, splits: Splits, device: Device):
+        self._splits, self._device = splits, device
+
+    def check(self, rule: SelectRule) -> None:
+        """Refuse a rule that this data cannot serve.
+
+        Raises:
+            ConfigError: there are no validation images.
+            SupervisionError: the rule needs bias labels that are not there.
+        """
+        splits = self._splits
+        if rule.startswith("val_") and splits.val is None:
+            raise ConfigError(
+                f"choosing by {rule} needs validation images, and this data has none; use"
+                " plan.select = 'last', or set a val_share above 0"
+            )
+        if rule == "val_worst_group" and splits.bias is None:
+            raise SupervisionError(
+                "choosing by val_worst_group needs bias labels of the validation images, and this"
+                " data has none; use plan.select = 'val_worst_class', 'val_loss' or 'last'"
+            )
+
+    def value(self, rule: SelectRule, predict: Predict) -> float:
+        """The value of a rule other than `last` for a classifier."""
+        splits = self._splits
+        data = splits.test if rule == "oracle_test" else splits.val
+        assert data is not None
+        logits = apply(predict, data, self._device)
+        if rule == "val_loss":
+            return float(F.cross_entropy(logits, data.y))
+        pred = logits.argmax(1)
+        if rule == "val_worst_class":
+            return -worst_class(count(pred, data, None))
+        counts = count(pred, data, splits.bias)
+        return -(worst_group(counts) if rule == "val_worst_group" else unbiased(counts))
+
+
+class Monitor:
+    """Accuracy of every branch after every epoch, on fixed samples of known bias where possible.
+
+    Watches up to 2,000 training images (as many bias-conflicting as aligned ones where that can be
+    had) and up to 2,000 validation images. For the eye only: nothing is chosen by it.
+    """
+
+    def __init__(self, splits: Splits, device: Device, *, most: int = 2000, seed: int = 0):
+        self._bias, self._device = splits.bias, device
+        self._mask = aligned_mask(splits)
+        self._sets: dict[str, ImageSet] = {}
+        for name in ("train", "val"):
+            data = splits.parts().get(name)
+            if data is not None:
+                self._sets[name] = data.select(self._sample(data, most, derive(seed, name)))
+
+    def rows(self, branches: Mapping[str, Predict]) -> list[dict[str, Any]]:
+        """One row for each branch and set."""
+        rows = []
+        for split, data in self._sets.items():
+            for name, predict in branches.items():
+                pred = apply(predict, data, self._device).argmax(1)
+                counts = count(pred, data, self._bias)
+                rows.append({"branch": name, "split": split} | self._metrics(counts))
+        return rows
+
+    def _metrics(self, counts: GroupCounts) -> dict[str, float]:
+        values = {"average": average(counts)}
+        if self._mask is not None:
+            values["aligned"] = aligned(counts, self._mask)
+            values["conflicting"] = conflicting(counts, self._mask)
+        return values
+
+    def _sample(self, data: ImageSet, most: int, seed: int) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(data), generator=rng)
+        if self._mask is None or self._bias is None:
+            return order[:most]
+        values = data.attributes[self._bias].values
+        goes_with = self._mask[data.y, values.clamp(min=0)][order]
+        half = most // 2
+        return torch.cat([order[goes_with][:half], order[~goes_with][:half]]).sort().values

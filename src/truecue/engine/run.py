@@ -1,0 +1,278 @@
+"""A durable run: named stages that are read back when finished and continued when cut off."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import tomli_w
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from truecue.atomic import atomic, write_text
+from truecue.config import read_toml
+from truecue.data.loader import Loader, Source
+from truecue.data.sets import ImageSet
+from truecue.engine import checkpoint, evaluate, loop
+from truecue.engine.device import Device
+from truecue.engine.judge import Judge, Monitor
+from truecue.engine.learner import Learner, Predict
+from truecue.engine.log import Log
+from truecue.engine.plan import Plan, Plateau
+from truecue.errors import ConfigError, RunMismatch
+from truecue.nets.build import build, default_arch
+from truecue.nets.classifier import Classifier
+from truecue.seeds import derive
+
+L = TypeVar("L", bound=Learner)
+T = TypeVar("T", Tensor, dict[str, Tensor])
+
+
+class Branch(NamedTuple):
+    """A classifier that a method made on the way and that is worth measuring."""
+
+    net: Classifier
+    role: str
+    """"biased", "debiased" or "" ."""
+
+
+@dataclass
+class Run:
+    """What a method's `fit` works with. Training and computing go through it, and are durable.
+
+    Between stages `fit` must be deterministic given the results of the stages: on resuming it is
+    called again, and finished stages are read instead of run.
+    """
+
+    folder: Path | None
+    """Where stages are kept; None keeps nothing and cannot be resumed."""
+    seed: int
+    device: Device
+    arch: str | None = None
+    """Architecture of networks that a method does not choose itself; None: by image size."""
+    judge: Judge | None = None
+    monitor: Monitor | None = None
+    checkpoint_seconds: float = 300.0
+    quiet: bool = True
+    branches: dict[str, Branch] = field(default_factory=dict)
+    """Filled by `publish`."""
+    warnings: list[str] = field(default_factory=list)
+    """Filled by `warn`."""
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Figures of finished stages."""
+
+    def __post_init__(self) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = Log(self.folder / "log.jsonl" if self.folder else None)
+
+    def train(
+        self,
+        stage: str,
+        make: Callable[[], L],
+        data: ImageSet | Source,
+        plan: Plan,
+        *,
+        weights: Tensor | None = None,
+        watch: Callable[[L], float] | None = None,
+    ) -> L:
+        """Train what `make` returns, or read it back, or go on where it was cut off.
+
+        Args:
+            stage: a name, used once in a run.
+            make: builds the learner. Its random initialisation depends on seed and stage only.
+            data: training images, or anything that gives a batch for a step.
+            plan: how.
+            weights: float [n], relative chance of each image to be drawn.
+            watch: value of a learner after an epoch, smaller is better; replaces the rule
+                `val_loss` of `plan.select`.
+
+        Returns:
+            The trained learner on the device, in evaluation mode.
+
+        Raises:
+            ConfigError: the plan cannot be carried out with this data.
+            Diverged, Interrupted, StorageError: see `loop.train`.
+        """
+        if stage in self.stages:
+            raise ValueError(f"stage '{stage}' is already in this run; names are used once")
+        torch.manual_seed(derive(self.seed, stage, "init"))
+        learner = make().to(self.device.device)
+        torch.manual_seed(derive(self.seed, stage, "noise", self.device.rank))
+        done = self._path("stages", f"{stage}.done")
+        if done is not None and done.exists():
+            state = checkpoint.load(done, self.device)
+            learner.load_state_dict(state["learner"])
+            self.stages[stage] = state["figures"]
+            return learner.eval()
+        source = (
+            data if not isinstance(data, ImageSet) else self._loader(stage, data, plan, weights)
+        )
+        figures = loop.train(
+            learner,
+            loop.Stage(
+                name=stage,
+                source=source,
+                plan=plan,
+                device=self.device,
+                log=self.log if self.device.first else Log(None),
+                checkpoint=self._path("stages", f"{stage}.ckpt"),
+                checkpoint_seconds=self.checkpoint_seconds,
+                watch=self._watch(learner, plan, watch),
+                monitor=self._monitor(learner),
+                quiet=self.quiet or not self.device.first,
+            ),
+        )
+        if done is not None:
+            state = {"learner": learner.state_dict(), "figures": figures}
+            checkpoint.save(done, state, self.device)
+            done.with_suffix(".ckpt").unlink(missing_ok=True)
+        self.stages[stage] = figures
+        return learner.eval()
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """A tensor or dictionary of tensors in main memory, computed once and read afterwards."""
+        path = self._path("once", f"{name}.safetensors")
+        if path is not None and path.exists():
+            held = load_file(path)
+            return held["value"] if set(held) == {"value"} else held  # type: ignore[return-value]
+        made = make()
+        held = made if isinstance(made, dict) else {"value": made}
+        held = {k: v.detach().cpu().contiguous() for k, v in held.items()}
+        if path is not None and self.device.first:
+            with atomic(path) as temporary:
+                save_file(held, temporary)
+        self.device.barrier()
+        return held if isinstance(made, dict) else held["value"]
+
+    def apply(self, fn: Callable[[Tensor], Tensor], data: ImageSet) -> Tensor:
+        """The outputs of a function for all images, without gradients: [n, ...] in main memory."""
+        return evaluate.apply(fn, data, self.device)
+
+    def new_net(
+        self, data: ImageSet, arch: str | None = None, *, n_features: int | None = None
+    ) -> Classifier:
+        """A fresh classifier for these images.
+
+        Args:
+            data: gives channels, size and classes.
+            arch: its name; None: the run's, or one that suits the image size.
+            n_features: width of the penultimate layer, where it must be a certain one.
+        """
+        channels, height, width = data.shape
+        size = max(height, width)
+        arch = arch or self.arch or default_arch(channels, size)
+        return build(
+            arch, channels=channels, size=size, n_classes=len(data.classes), n_features=n_features
+        )
+
+    def publish(self, name: str, net: Classifier, role: str = "") -> None:
+        """Offer a classifier beside the result: it is measured, shown and saved."""
+        self.branches[name] = Branch(net, role)
+
+    def warn(self, sentence: str) -> None:
+        """Tell the reader of the report something that matters."""
+        self.warnings.append(sentence)
+
+    def _path(self, *parts: str) -> Path | None:
+        return self.folder.joinpath(*parts) if self.folder else None
+
+    def _loader(self, stage: str, data: ImageSet, plan: Plan, weights: Tensor | None) -> Loader:
+        return Loader(
+            data,
+            batch_size=plan.batch_size,
+            key=(self.seed, stage),
+            augment=plan.augment,
+            views=plan.views,
+            drop_last=plan.drop_last,
+            weights=weights,
+            device=self.device.device,
+            rank=self.device.rank,
+            world=self.device.world,
+        )
+
+    def _watch(
+        self, learner: L, plan: Plan, watch: Callable[[L], float] | None
+    ) -> Callable[[], float] | None:
+        rule = plan.select
+        if rule == "last":
+            if plan.stop is not None or isinstance(plan.schedule, Plateau):
+                raise ConfigError(
+                    "plan.stop and a plateau schedule need something to watch; set plan.select to"
+                    " a rule other than 'last', e.g. 'val_loss'"
+                )
+            return None
+        if watch is not None and rule == "val_loss":
+            return lambda: watch(learner)
+        judge = self.judge
+        if judge is None:
+            raise ConfigError(f"this run has no data to choose by {rule}; use plan.select = 'last'")
+        judge.check(rule)
+        predict: Predict = next(iter(learner.branches().values()))
+        return lambda: judge.value(rule, predict)
+
+    def _monitor(self, learner: Learner) -> Callable[[], list[dict[str, Any]]] | None:
+        monitor, branches = self.monitor, learner.branches()
+        if monitor is None or not branches:
+            return None
+        return lambda: monitor.rows(branches)
+
+
+def claim(folder: Path, asked: Mapping[str, Any], notes: Mapping[str, Any], *, fresh: bool) -> None:
+    """Make a folder the home of one run, or check that it already is this run's.
+
+    Args:
+        folder: where the run is kept.
+        asked: what the run is: suite, method, all settings, seed. The run's fingerprint.
+        notes: what else is worth writing down (versions); not compared.
+        fresh: remove what another or an earlier run left there.
+
+    Raises:
+        RunMismatch: the folder holds a run with another fingerprint.
+    """
+    path = folder / "run.toml"
+    if path.exists() and not fresh:
+        before, now = _flat(read_toml(path).get("asked", {})), _flat(asked)
+        changed = [
+            f"{name} {before.get(name, 'not set')} (now {now.get(name, 'not set')})"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+        if changed:
+            raise RunMismatch(
+                f"{folder} was made with other settings: {', '.join(changed)}. Use another folder,"
+                " or --fresh to start over"
+            )
+        return
+    for part in ("stages", "once"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / "log.jsonl").unlink(missing_ok=True)
+    text = tomli_w.dumps({"asked": _nested(_flat(asked)), "notes": _nested(_flat(notes))})
+    write_text(path, text)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = name.split(".")
+        place = nested
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return nested
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Values by dotted name, as TOML gives them back; TOML has no None, so those are left out."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        full = f"{above}.{name}" if above else name
+        if isinstance(value, Mapping):
+            flat |= _flat(value, full)
+        elif value is not None:
+            flat[full] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,69 @@
+"""Writing a report: one page that explains itself, and the same facts as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from truecue.errors import StorageError
+from truecue.report.page import render
+from truecue.report.pictures import Picture
+
+
+def write_report(report: dict[str, Any], pictures: Mapping[str, Picture], out: Path) -> Path:
+    """Write `report.json` and `report.html` into a folder.
+
+    Both are made in full before either is written, and each replaces the file of its name at
+    once, so that a report that was there before stays whole until the new one is.
+
+    Args:
+        report: what was done and measured, as plain values. Everything but `task` and `models`
+            may be absent. Numbers that are not finite are written as null.
+        pictures: images to show, by kind: `examples`, `examples_aligned`,
+            `examples_conflicting`, `before_wrong`, `suspects`. Any may be absent.
+        out: the folder; made if it does not exist.
+
+    Returns:
+        The path of the page. It opens in any browser, without a network, and loads nothing.
+
+    Raises:
+        DataError: pictures are of a wrong shape or type, or their captions do not fit.
+        StorageError: a file could not be written.
+    """
+    plain = finite(report)
+    twin = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # the page is made from what the JSON file holds, so that the two cannot tell different stories
+    page = render(json.loads(twin), pictures)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _replace(out / "report.json", twin)
+        _replace(out / "report.html", page)
+    except OSError as error:
+        raise StorageError(f"the report could not be written to {out}: {error}") from error
+    return out / "report.html"
+
+
+def finite(value: Any) -> Any:
+    """The same plain values with null for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there, so that nobody sees half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        # a lone surrogate, as in a file's name that is not UTF-8, must not cost the report
+        part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

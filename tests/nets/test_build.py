@@ -1,0 +1,136 @@
+"""Names to networks, and the sentences for names that are none."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from truecue.errors import ConfigError, MissingExtra
+from truecue.nets.build import build, default_arch, names, pair_for
+from truecue.nets.small import MLP, Projected
+
+
+@pytest.mark.parametrize("arch", names())
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_name_gives_a_classifier(arch, channels):
+    size = 42 if arch == "cnn4" else 32
+    net = build(arch, channels=channels, size=size, n_classes=4).eval()
+    x = torch.randint(0, 256, (2, channels, size, size), dtype=torch.uint8)
+    with torch.no_grad():
+        logits, features = net(x), net.features(x)
+    assert logits.shape == (2, 4)
+    assert features.shape == (2, net.n_features)
+    assert net.spec["arch"] == arch
+    assert net.spec["n_features"] == net.n_features
+    assert names()[arch]
+
+
+def test_initial_weights_come_from_torchs_random_state():
+    nets = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        nets.append(build("conv3", channels=3, size=16, n_classes=2).state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(nets[0].values(), nets[1].values(), strict=True))
+    assert not torch.equal(nets[0]["head.weight"], nets[2]["head.weight"])
+
+
+def test_mlps_of_any_depth_and_width():
+    net = build("mlp-4x7", channels=1, size=8, n_classes=2)
+    assert [p.shape[0] for n, p in net.encoder.named_parameters() if "weight" in n] == [7, 7, 7]
+    assert build("mlp-2", channels=1, size=8, n_classes=2).n_features == 100
+    for wrong in ("mlp-1", "mlp-x", "mlp", "mlp-3x0", "mlp-3x"):
+        with pytest.raises(ConfigError, match=f"no network '{wrong}': write mlp-N"):
+            build(wrong, channels=1, size=8, n_classes=2)
+
+
+def test_features_of_a_wanted_length():
+    net = build("mlp-3", channels=1, size=8, n_classes=2, n_features=6)
+    assert isinstance(net.encoder, Projected)
+    x = torch.randint(0, 256, (64, 1, 8, 8), dtype=torch.uint8)
+    assert net.features(x).shape == (64, 6)
+    assert (net.features(x) < 0).any()  # no ReLU after the last layer
+    same = build("mlp-3", channels=1, size=8, n_classes=2, n_features=100)
+    assert isinstance(same.encoder, MLP)
+
+
+@pytest.mark.parametrize(
+    ("arch", "channels", "norm", "mean"),
+    [
+        ("mlp-3", 3, "unit", [0, 0, 0]),
+        ("conv3", 1, "unit", [0]),
+        ("resnet20", 3, "cifar", [0.4914, 0.4822, 0.4465]),
+        ("resnet18", 3, "imagenet", [0.485, 0.456, 0.406]),
+        ("resnet18", 1, "half", [0.5]),
+    ],
+)
+def test_usual_normalisation(arch, channels, norm, mean):
+    spec = build(arch, channels=channels, size=32, n_classes=2).spec
+    assert spec["norm"] == norm
+    assert spec["mean"] == mean
+
+
+def test_settings_out_of_range_are_explained():
+    with pytest.raises(ConfigError, match="n_classes must be at least 1; got 0"):
+        build("conv3", channels=3, size=32, n_classes=0)
+    with pytest.raises(ConfigError, match="n_features must be at least 1; got -2"):
+        build("conv3", channels=3, size=32, n_classes=2, n_features=-2)
+    with pytest.raises(ConfigError, match="'cnn3' needs images of at least 32 pixels; these have"):
+        build("cnn3", channels=3, size=28, n_classes=2)
+    with pytest.raises(ConfigError, match="no normalisation 'cfar'; did you mean 'cifar'"):
+        build("conv3", channels=3, size=32, n_classes=2, norm="cfar")
+    with pytest.raises(ConfigError, match="for three channels and the images have 1"):
+        build("conv3", channels=1, size=32, n_classes=2, norm="imagenet")
+
+
+@pytest.mark.parametrize("arch", ["mlp-3", "conv3", "cnn3", "cnn4", "resnet20"])
+def test_the_smallest_size_is_the_smallest_that_works(arch):
+    def features(size):
+        return (
+            build(arch, channels=3, size=size, n_classes=2)
+            .eval()
+            .features(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        )
+
+    smallest = {"mlp-3": 1, "conv3": 4, "cnn3": 32, "cnn4": 42, "resnet20": 4}[arch]
+    assert features(smallest).isfinite().all()
+    if smallest > 1:
+        with pytest.raises(ConfigError, match=f"at least {smallest} pixels"):
+            features(smallest - 1)
+
+
+def test_without_timm_other_names_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingExtra, match=r"did you mean 'resnet18'\? .*truecue\[timm\]"):
+        build("resent18", channels=3, size=32, n_classes=2)
+    with pytest.raises(MissingExtra, match=r"own networks \(mlp-3, .*pip install"):
+        build("efficientvit_b0", channels=3, size=32, n_classes=2)
+    with pytest.raises(MissingExtra, match="'timm:resnet18' is a network of timm's"):
+        build("timm:resnet18", channels=3, size=32, n_classes=2)
+
+
+def test_a_timm_that_cannot_be_imported_is_missing_too(monkeypatch, tmp_path):
+    # what torchvision does beside a torch of another build
+    fault = "raise RuntimeError('operator torchvision::nms does not exist')"
+    (tmp_path / "timm.py").write_text(fault)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(MissingExtra, match=r"nms does not exist.*builds for the same device"):
+        build("vit_tiny_patch16_224", channels=3, size=224, n_classes=2)
+
+
+def test_defaults_by_size():
+    assert [default_arch(3, s) for s in (8, 32, 33, 96, 97, 224)] == [
+        *("conv3", "conv3", "resnet20", "resnet20", "resnet18", "resnet18")
+    ]
+    assert pair_for(28) == ("mlp-5", "mlp-3", "mlp-5", 100)
+    assert pair_for(32) == pair_for(64) == ("resnet20", "cnn3", "resnet18-64", 64)
+    assert pair_for(65) == pair_for(224) == ("resnet18", "cnn4", "resnet18", 512)
+
+
+@pytest.mark.parametrize("size", [8, 28, 29, 31, 32, 64, 65])
+def test_the_networks_of_a_pair_share_a_feature_length(size):
+    *archs, n_features = pair_for(size)
+    nets = [build(a, channels=3, size=size, n_classes=2) for a in archs]
+    assert [net.n_features for net in nets] == [n_features] * 3
