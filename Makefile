@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 INSTALL  = $(BIN)/uv pip install -q --compile-bytecode --python $(1)/bin/python -c constraints.txt
 MATCH   := torch==2.13.0
 
-.PHONY: demo test test-all test-timm lint docs constraints clean
+.PHONY: demo test test-slow test-timm lint docs constraints clean
 
 demo: $(VENV)/.core
 	$(BIN)/truecue demo --out demo-report
@@ -17,8 +17,9 @@ demo: $(VENV)/.core
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not slow and not gpu and not timm" -n 2
 
-test-all: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu and not timm" -n 2
+# What takes longer: kills and continuations, several seeds, full default settings.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -m "slow and not gpu and not timm" -n 2
 
 # torchvision's wheels need the CUDA build of torch, so timm is tested in an environment of its own.
 test-timm: $(TIMM)/.timm

@@ -1,7 +1,7 @@
 """Measure DeNetDM and plain training on Colored MNIST: published setting, seeds, remedies, depths.
 
     python benchmarks/denetdm.py run NAME... [--jobs 3] [--root FOLDER]   # see EXPERIMENTS
-    python benchmarks/denetdm.py tables                                   # Markdown from the results
+    python benchmarks/denetdm.py tables                  # Markdown from the results
 
 Every cell is one `truecue train` in a process of its own with one thread. A cell that is cut off
 goes on where it was; a finished one is not run again. Results are small JSON files in
@@ -35,7 +35,7 @@ def cell(name: str, method: str, seed: int, ratio: float, *sets: str, arch: str 
 
 
 def published() -> list[Cell]:
-    """100 + 100 epochs, 1 % and 5 %, last epoch; plain training of the target's network beside it."""
+    """100 + 100 epochs, 1 % and 5 %, last epoch; plain training of the same network beside it."""
     return [
         cell("published", method, seed, ratio, arch="mlp-5")
         for seed in range(3)
@@ -50,7 +50,60 @@ def seeds8() -> list[Cell]:
     return [cell("seeds8", "denetdm", seed, 0.01, *short, arch="mlp-5") for seed in range(10)]
 
 
-EXPERIMENTS = {"published": published, "seeds8": seeds8}
+def steady8() -> list[Cell]:
+    """The same with the remedy."""
+    short = ("experts.epochs=8", "plan.epochs=1", "steady=true")
+    return [cell("steady8", "denetdm", seed, 0.01, *short, arch="mlp-5") for seed in range(10)]
+
+
+def average8() -> list[Cell]:
+    """The same with averaged weights and nothing else."""
+    short = ("experts.epochs=8", "plan.epochs=1", "experts.average=0.998")
+    return [cell("average8", "denetdm", seed, 0.01, *short, arch="mlp-5") for seed in range(10)]
+
+
+def steady() -> list[Cell]:
+    """The published setting with the remedy, seeds 0-2, both stages in full."""
+    return [
+        cell("steady", "denetdm", seed, ratio, "steady=true", arch="mlp-5")
+        for ratio in (0.01, 0.05)
+        for seed in range(3)
+    ]
+
+
+def seeds100() -> list[Cell]:
+    """Stage 1 in full for the seeds that `published` and `steady` leave out, without and with."""
+    return [
+        cell(name, "denetdm", seed, 0.01, "plan.epochs=1", *sets, arch="mlp-5")
+        for seed in range(3, 10)
+        for name, sets in (("seeds100", ()), ("steady100", ("steady=true",)))
+    ]
+
+
+def depths() -> list[Cell]:
+    """Stage 1 for 25 epochs with other depths, (shallow, deep), without and with the remedy."""
+    pairs = ((3, 4), (3, 5), (3, 7), (4, 8), (6, 8))
+    short = ("experts.epochs=25", "plan.epochs=1")
+    return [
+        cell(f"{name}-{a}-{b}", "denetdm", seed, 0.01, *sets, *short, arch="mlp-5")
+        for seed in range(3)
+        for a, b in pairs
+        for name, sets in (
+            ("depth", (f"shallow=mlp-{a}", f"deep=mlp-{b}")),
+            ("depth-steady", (f"shallow=mlp-{a}", f"deep=mlp-{b}", "steady=true")),
+        )
+    ]
+
+
+EXPERIMENTS = {
+    "published": published,
+    "seeds8": seeds8,
+    "steady8": steady8,
+    "average8": average8,
+    "steady": steady,
+    "seeds100": seeds100,
+    "depths": depths,
+}
 
 
 def run(one: Cell, root: str) -> str:
@@ -61,9 +114,8 @@ def run(one: Cell, root: str) -> str:
     out = RUNS / name
     command = [sys.executable, "-m", "truecue.cli.main", "train", *arguments]
     command += ["--out", str(out), "--root", root, "--threads", "1", "--device", "cpu", "--quiet"]
-    done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-    )
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=one_thread, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"{name}: FAILED {done.stderr.strip().splitlines()[-1:]}"
     report = json.loads((out / "report.json").read_text())

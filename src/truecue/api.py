@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, count
 from truecue.engine.judge import Judge, Monitor, aligned_mask
+from truecue.engine.plan import Constant, Plan, Plateau
 from truecue.engine.run import Run, claim
 from truecue.errors import DataError, SupervisionError
 from truecue.methods.base import Method, Uses
@@ -94,8 +96,10 @@ def train(
             "arch": arch,
             "baseline": baseline,
             "precision": device.precision,
+            "images": _digest(data),
         }
-        claim(folder, asked, {"versions": _versions()}, fresh=fresh)
+        runs = (method_name(method), "erm")
+        claim(folder, asked, {"versions": _versions()}, runs=runs, fresh=fresh)
     device.barrier()
     judge, monitor = Judge(data, device), Monitor(data, device)
     blind = _blind(data, method.uses)
@@ -124,7 +128,7 @@ def train(
         nets = {name: net} | {f"{name}-{b}": made.net for b, made in run.branches.items()}
         before = None
         if baseline and not isinstance(method, ERM):
-            plain = ERM(plan=method.plan.model_copy(update=_PLAIN))
+            plain = ERM(plan=_plainly(method.plan))
             net0, run0, seconds0 = fit(plain, "erm", net.spec["arch"])
             models = {"erm": _model(plain, net0, run0, seconds0, data, device)} | models
             before, nets["erm"] = "erm", net0
@@ -205,7 +209,28 @@ def evaluate(
     }
 
 
-_PLAIN = {"views": 1, "turns": (), "optimizer_of": {}, "select": "last", "stop": None}
+def _plainly(plan: Plan) -> Plan:
+    """A plan without what plain training has no use for."""
+    plain = plan.model_copy(
+        update={"views": 1, "turns": (), "optimizer_of": {}, "select": "last", "stop": None}
+    )
+    if isinstance(plain.schedule, Plateau):  # which needs something to watch
+        plain = plain.model_copy(update={"schedule": Constant()})
+    return plain
+
+
+def _digest(data: Splits) -> str:
+    """A short text that tells these splits from others: all labels, and some of the images."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, part in data.parts().items():
+        digest.update(f"{name} {part.classes} {len(part)} {part.shape}".encode())
+        digest.update(part.y.numpy().tobytes())
+        for key, attribute in sorted(part.attributes.items()):
+            digest.update(f"{key} {attribute.names}".encode())
+            digest.update(attribute.values.numpy().tobytes())
+        some = torch.arange(0, len(part), max(1, len(part) // 64))
+        digest.update(part.images[some].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def method_name(method: Method) -> str:
@@ -216,6 +241,12 @@ def method_name(method: Method) -> str:
 def _check_supervision(method: Method, data: Splits) -> None:
     from truecue.methods import METHODS
 
+    for name, images in data.parts().items():
+        if data.bias is not None and data.bias not in images.attributes:
+            raise DataError(
+                f"the {name} images have no attribute '{data.bias}', which is said to mislead:"
+                " give it to all splits, with -1 where it is not known"
+            )
     needs = {Uses.TRAIN_ATTRIBUTES: data.train, Uses.VAL_ATTRIBUTES: data.val}
     for use, part in needs.items():
         if use in method.uses and (part is None or data.bias is None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from truecue.errors import StorageError
@@ -30,11 +30,12 @@ def atomic(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        before = "; what it held before is untouched" if path.exists() else ""
+        before = "; what it held before is untouched" if os.path.exists(path) else ""
         reason = error.strerror or str(error)
         raise StorageError(f"could not write {path}: {reason}{before}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -126,7 +126,7 @@ def test_the_card_tells_people_and_keeps_what_else_is_known(tmp_path):
         "channels": 3,
         "size": 16,
         "n_classes": 2,
-        "n_features": 128,
+        "n_features": 64,
         "norm": "unit",
         "mean": [0, 0, 0],
         "std": [1, 1, 1],
@@ -157,16 +157,20 @@ def test_a_failed_save_leaves_the_earlier_model(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"the model could not be written: .*No space left"):
+    with pytest.raises(StorageError, match=r"could not write .*model\.\w+: No space left"):
         save_classifier(build("mlp-2x3", channels=1, size=4, n_classes=2), tmp_path)
     assert torch.equal(load_classifier(tmp_path).head.weight, old.head.weight)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
-def test_a_place_that_cannot_be_a_folder(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
-        save_classifier(build("mlp-2", channels=1, size=4, n_classes=2), tmp_path / "file" / "m")
+def test_a_card_that_cannot_be_written_leaves_the_earlier_weights(tmp_path):
+    card, _ = _saved(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    card.unlink()
+    card.mkdir()
+    with pytest.raises(StorageError, match=r"could not write .*model\.json"):
+        _saved(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def _saved(folder):

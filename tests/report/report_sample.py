@@ -6,6 +6,7 @@ The accuracies are drawn, not trained; the pictures are real.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -61,11 +62,11 @@ def scores(aligned: float, conflicting: float, seed: int, n: int = 2000) -> dict
 
 def curve(stage: str, branch: str, epochs: int, aligned: float, conflicting: float) -> list[Any]:
     points = []
-    for epoch in range(1, epochs + 1):
+    for split, epoch in itertools.product(("train", "val"), range(1, epochs + 1)):
         grown = 1 - math.exp(-4 * epoch / epochs)
         low = 0.1 + (conflicting - 0.1) * grown + 0.02 * math.sin(epoch)
         high = 0.1 + (aligned - 0.1) * (1 - math.exp(-9 * epoch / epochs))
-        point = {"stage": stage, "epoch": epoch, "branch": branch, "split": "train"}
+        point = {"stage": stage, "epoch": epoch, "branch": branch, "split": split}
         points.append({**point, "average": high, "aligned": high, "conflicting": low})
     return points
 
@@ -127,8 +128,9 @@ def sample_report() -> dict[str, Any]:
     train = np.where(np.eye(10) > 0, 490, 0) + rng.binomial(3, 0.35, (10, 10)) * (1 - np.eye(10))
     return {
         "format": 1,
+        "kind": "train",
         "truecue": "0.1.0",
-        "created": "2026-11-22T18:00:00",
+        "created": "2026-11-22T18:00:00+00:00",
         "command": "truecue demo --out demo-report --seed 0",
         "task": {
             "data": "digits",
@@ -158,6 +160,7 @@ def sample_report() -> dict[str, Any]:
             "of": 5000,
             "precision": wilson(0.29, 312),
             "recall": wilson(0.91, 98),
+            "strict": {"disagree": 120, "precision": wilson(0.75, 120), "recall": wilson(0.9, 98)},
         },
     }
 
@@ -217,6 +220,7 @@ def without_bias(report: dict[str, Any]) -> dict[str, Any]:
         for point in entry["curves"]:
             point.update(aligned=None, conflicting=None)
     report["suspects"].update(precision=None, recall=None)
+    report["suspects"]["strict"].update(precision=None, recall=None)
     return report
 
 

@@ -116,6 +116,7 @@ def test_the_page_says_what_matters(html: str):
         "class labels only",
         "class 0 with red; 1 with green",
         "truecue train denetdm digits --seed 1",
+        "the 120 for which shallow gives the label are the surer choice: precision 75 %",
         "cpu, 2 threads (AMD EPYC)",
         "plan.epochs",
     ):
@@ -225,12 +226,14 @@ def test_dark_fields_carry_light_numbers():
 
 def test_one_panel_for_each_stage_and_split():
     report = sample_report()
-    point = {"stage": "target", "epoch": 1, "branch": "target", "split": "val", "average": 0.5}
-    report["models"]["denetdm"]["curves"].append(point)
+    for point in report["models"]["denetdm"]["curves"]:
+        if point["split"] == "val":
+            point.update(aligned=None, conflicting=None)
     panels = curves(shown(report)[1])
     assert [(p.title, p.note, p.grouped) for p in panels] == [
         ("Stage “experts”", "measured on training images", True),
         ("Stage “target”", "measured on training images", True),
+        ("Stage “experts”", "measured on validation images", False),
         ("Stage “target”", "measured on validation images", False),
     ]
     assert [line.name for line in panels[0].lines] == ["deep (biased)", "shallow (debiased)"]
@@ -309,9 +312,9 @@ def test_a_write_that_fails_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
-        write_report({}, {}, tmp_path / "out")
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(StorageError, match=r"could not write .*report\.html"):
+        write_report({}, {}, tmp_path)
 
 
 def test_importing_the_package_loads_no_plotting():

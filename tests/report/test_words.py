@@ -133,6 +133,12 @@ def test_next_steps_quote_what_a_shell_would_read():
     report["task"]["data"] = "my images; rm"
     commands = [step.command for step in steps.next_steps(report)]
     assert "truecue train denetdm 'my images; rm' --seed 1" in commands
+    report["command"] = "truecue train lff 'a b' --seed 3 --set q=0.5 --out=x --fresh --out y"
+    report["seed"] = 3
+    commands = [step.command for step in steps.next_steps(report)]
+    assert "truecue train lff 'a b' --set q=0.5 --seed 4" in commands
+    report["command"] = "truecue train 'broken"
+    assert steps.next_steps(report)
     report["next"] = [{"text": "Look", "command": "truecue app"}, {"text": "Rest"}]
     assert steps.next_steps(report) == [steps.Step("Look", "truecue app"), steps.Step("Rest")]
 

@@ -50,7 +50,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no table.")]
 
 def divide(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings for the method and, with the prefix `data.` taken off, for the data."""
-    own, data = {}, {}
+    own: dict[str, Any] = {}
+    data: dict[str, Any] = {}
     for name, value in changes.items():
         if name == "data" and isinstance(value, dict):
             data |= value

@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,12 +89,12 @@ def cached_folder(name: str, key: Sequence[object], fill: Callable[[Path], None]
         fill(temporary)
         sums = {file.name: _sum(file) for file in sorted(temporary.iterdir())}
         (temporary / "sums.json").write_text(json.dumps(sums), encoding="utf-8")
-        shutil.rmtree(place, ignore_errors=True)
         try:
             temporary.rename(place)
-        except OSError:
-            if not _intact(place):  # else another process was faster
-                raise
+        except OSError:  # there is one; if it is whole, another process was faster
+            if not _intact(place):
+                shutil.rmtree(place, ignore_errors=True)
+                temporary.rename(place)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -132,7 +133,7 @@ def cached_arrays(
         folder = cached_folder(name, key, fill)
     except StorageError as error:
         _LOG.info("%s", error)
-        return made
+        return made or dict(make())
     return made or {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
 
 
@@ -288,5 +289,6 @@ def _intact(folder: Path) -> bool:
 def _remove_stale(folder: Path) -> None:
     """Remove what processes that were killed long ago left half made."""
     for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > _STALE:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # another process may be finishing or removing it
+            if time.time() - path.stat().st_mtime > _STALE:
+                shutil.rmtree(path)

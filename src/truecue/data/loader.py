@@ -89,6 +89,13 @@ class Loader:
         world: int = 1,
     ):
         n = len(data)
+        if batch_size < world:
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be shared by {world} processes; set a larger"
+                " plan.batch_size"
+            )
+        if weights is not None:
+            weights = _check_weights(weights, n)
         full, rest = divmod(n, batch_size)
         least = batch_size if drop_last else 2 * world
         self.per_epoch = full + (rest >= least)
@@ -131,17 +138,19 @@ class Loader:
         if self._weights is None:
             return torch.randperm(n, generator=rng)
         # multinomial() takes at most 2**24 weights and is slower than a search in the sums
-        edges = self._weights.double().cumsum(0)
+        edges = self._weights.cumsum(0)
         draws = torch.rand(n, generator=rng, dtype=torch.float64) * edges[-1]
         return torch.searchsorted(edges, draws, right=True).clamp_(max=n - 1)
 
     def _fetch(self, step: int, ids: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
-            return self._images.index_select(0, ids)
+            rows = self._images.index_select(0, ids.to(self._images.device))
+            return rows.to(self._device, non_blocking=True)
         ready = self._ahead
-        now = ready[1].result() if ready and ready[0] == step else self._images[ids]
+        now = ready[1].result() if ready and ready[0] == step else self._images[ids.cpu()]
         assert self._reader is not None
-        self._ahead = (step + 1, self._reader.submit(self._images.__getitem__, self._ids(step + 1)))
+        following = self._ids(step + 1).cpu()
+        self._ahead = (step + 1, self._reader.submit(self._images.__getitem__, following))
         return now.to(self._device, non_blocking=True)
 
     def _view(self, images: Tensor, step: int, view: int) -> Tensor:
@@ -154,11 +163,28 @@ class Loader:
 
 def _near(images: Tensor | ArrayFile, device: torch.device) -> Tensor | ArrayFile:
     """The images on the device where they take at most a third of its free memory."""
+    if isinstance(images, Tensor) and images.device == device:
+        return images
     n, c, h, w = images.shape
+    if n * c * h * w >= _free_bytes(device) / 3:
+        return images
+    return (images if isinstance(images, Tensor) else images[:]).to(device)
+
+
+def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if isinstance(images, Tensor):
-        return images.to(device) if device.type == "cpu" or n * c * h * w < free / 3 else images
-    return images[:].to(device) if n * c * h * w < free / 3 else images
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        pages = os.sysconf("SC_AVPHYS_PAGES")
+    except ValueError:  # macOS tells only how much there is in all
+        pages = os.sysconf("SC_PHYS_PAGES") // 2
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _check_weights(weights: Tensor, n: int) -> Tensor:
+    weights = weights.detach().cpu().double()
+    if weights.shape != (n,):
+        raise ValueError(f"weights must be [{n}]; got {list(weights.shape)}")
+    if not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < float("inf"):
+        raise ValueError("weights must be finite, not negative, and not all 0")
+    return weights

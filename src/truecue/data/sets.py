@@ -96,9 +96,13 @@ class ImageSet:
         if self.names and len(self.names) != n:
             raise DataError(f"there are {len(self.names):,} names and {n:,} images")
         for name, attribute in self.attributes.items():
-            if len(attribute.values) != n:
+            values = attribute.values
+            if len(values) != n:
+                raise DataError(f"attribute '{name}' has {len(values):,} values for {n:,} images")
+            if values.dtype != torch.int64 or values.dim() != 1:
                 raise DataError(
-                    f"attribute '{name}' has {len(attribute.values):,} values for {n:,} images"
+                    f"attribute '{name}' must be int64 [n]; got {values.dtype},"
+                    f" {list(values.shape)}"
                 )
             _check_range(f"attribute '{name}'", attribute.values, -1, len(attribute.names))
 
@@ -133,8 +137,8 @@ class Splits:
     """Training, validation and test images of one task.
 
     Raises:
-        DataError: the splits differ in classes, image shape or attribute names, a class is absent
-            from the training images, or there is only one class.
+        DataError: the splits differ in classes, image shape or an attribute's values, a class is
+            absent from a split, there is only one class, or `bias` and `aligned` do not fit.
     """
 
     train: ImageSet
@@ -168,9 +172,23 @@ class Splits:
                     f"no {name} image shows class {', '.join(repr(c) for c in empty)}; every split"
                     " needs every class: add images, or leave the class out"
                 )
+            for key in part.attributes.keys() & first.attributes.keys():
+                ours, theirs = first.attributes[key].names, part.attributes[key].names
+                if ours != theirs:
+                    raise DataError(
+                        f"attribute '{key}' has the values {theirs} in the {name} images and"
+                        f" {ours} in the training images; they must be the same, in one order"
+                    )
         if self.bias is not None and self.bias not in first.attributes:
             known = ", ".join(sorted(first.attributes)) or "none"
             raise DataError(f"there is no attribute '{self.bias}' (attributes: {known})")
+        if self.bias is not None and self.aligned is not None:
+            shape = (len(first.classes), len(first.attributes[self.bias].names))
+            if self.aligned.dtype != torch.bool or self.aligned.shape != shape:
+                raise DataError(
+                    f"the table of aligned cells must be bool [classes, values] = {list(shape)};"
+                    f" got {self.aligned.dtype}, {list(self.aligned.shape)}"
+                )
 
     def parts(self) -> dict[str, ImageSet]:
         """The splits that exist, by name."""

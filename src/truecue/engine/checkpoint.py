@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 
 from truecue.atomic import atomic
 from truecue.engine.device import Device
-from truecue.errors import DataError
+from truecue.errors import DataError, StorageError
 
 
 def save(path: Path, state: dict[str, Any], device: Device) -> None:
@@ -21,10 +19,16 @@ def save(path: Path, state: dict[str, Any], device: Device) -> None:
         StorageError: it could not be written; an older checkpoint is untouched.
     """
     states = device.gather(_rng_state(device))
+    problem: StorageError | None = None
     if device.first:
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            torch.save(state | {"rng": states}, file)
-    device.barrier()
+        for litter in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed
+            litter.unlink(missing_ok=True)
+        try:
+            _write(path, state | {"rng": states})
+        except StorageError as error:
+            problem = error
+    if device.agree(problem is not None):
+        raise problem or StorageError(f"the first process could not write {path}")
 
 
 def load(path: Path, device: Device) -> dict[str, Any]:
@@ -35,12 +39,15 @@ def load(path: Path, device: Device) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        states = state.pop("rng")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch.load lets pickle's many errors through
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{path} is not a checkpoint that can be read ({error}); remove it, and the stage"
+            f"{path} is not a checkpoint that can be read ({reason}); remove it, and the stage"
             " starts again"
         ) from error
-    states = state.pop("rng")
     if len(states) != device.world:
         raise DataError(
             f"{path} was written by {len(states)} processes, and this run has {device.world};"
@@ -50,6 +57,14 @@ def load(path: Path, device: Device) -> dict[str, Any]:
     if device.device.type == "cuda":
         torch.cuda.set_rng_state(states[device.rank]["cuda"], device.device)
     return state
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's writer hides the file's error behind its own
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def _rng_state(device: Device) -> dict[str, torch.Tensor]:

@@ -105,6 +105,12 @@ class Device:
         dist.all_reduce(votes)
         return bool(votes)
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all processes the first one's buffers: each has its own batch statistics."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.world > 1:

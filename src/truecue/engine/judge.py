@@ -6,6 +6,7 @@ nothing that training depends on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,7 +67,11 @@ class Judge:
             )
 
     def value(self, rule: SelectRule, predict: Predict) -> float:
-        """The value of a rule other than `last` for a classifier."""
+        """The value of a rule other than `last` for a classifier.
+
+        Raises:
+            SupervisionError: no image has what the rule judges by, e.g. a known bias value.
+        """
         splits = self._splits
         data = splits.test if rule == "oracle_test" else splits.val
         assert data is not None
@@ -77,7 +82,13 @@ class Judge:
         if rule == "val_worst_class":
             return -worst_class(count(pred, data, None))
         counts = count(pred, data, splits.bias)
-        return -(worst_group(counts) if rule == "val_worst_group" else unbiased(counts))
+        value = worst_group(counts) if rule == "val_worst_group" else unbiased(counts)
+        if math.isnan(value):
+            raise SupervisionError(
+                f"choosing by {rule} needs images whose '{splits.bias}' is known, and there is"
+                " none; use plan.select = 'val_worst_class', 'val_loss' or 'last'"
+            )
+        return -value
 
 
 class Monitor:

@@ -50,13 +50,23 @@ class Learner(nn.Module, ABC):
         return {"net": net} if isinstance(net, nn.Module) else {}
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; networks without a trainable parameter stay in evaluation mode."""
+        """Set training mode; networks without a trainable parameter stay in evaluation mode.
+
+        That holds for parts of networks, too: an encoder whose head alone is trained.
+        """
         super().train(mode)
-        for child in self.children():
-            parameters = list(child.parameters())
-            if parameters and not any(p.requires_grad for p in parameters):
-                child.eval()
+        _rest(self)
         return self
+
+
+def _rest(module: nn.Module) -> None:
+    """Put what has parameters, but none to train, into evaluation mode."""
+    for child in module.children():
+        parameters = list(child.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            child.eval()
+        else:
+            _rest(child)
 
 
 def freeze(*nets: nn.Module) -> None:

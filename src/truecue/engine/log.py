@@ -20,10 +20,13 @@ class Log:
 
     def __init__(self, path: Path | None):
         self._path = path
+        self._torn = False
         self.rows: list[dict[str, Any]] = []
         if path is not None and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8", errors="replace")
+            lines = text.splitlines()
             self.rows = [row for row in map(_parse, lines) if row is not None]
+            self._torn = len(self.rows) < len(lines) or not text.endswith("\n")
 
     def add(self, stage: str, step: int, **values: Any) -> None:
         """Append a row. Values that are not finite are written as null."""
@@ -37,10 +40,11 @@ class Log:
                 raise StorageError(f"could not write {self._path}: {error.strerror}") from error
 
     def rewind(self, stage: str, step: int) -> None:
-        """Forget rows of a stage beyond a step: they will be made again."""
+        """Forget rows of a stage beyond a step: they will be made again. Mends a torn last line."""
         kept = [row for row in self.rows if row["stage"] != stage or row["step"] <= step]
-        if len(kept) < len(self.rows) and self._path is not None:
+        if self._path is not None and (self._torn or len(kept) < len(self.rows)):
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+            self._torn = False
         self.rows = kept
 
 

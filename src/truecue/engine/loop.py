@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from truecue.data.loader import Source
 from truecue.engine import checkpoint
+from truecue.engine.average import Average
 from truecue.engine.device import Device
 from truecue.engine.learner import Learner
 from truecue.engine.log import Log
@@ -40,8 +43,8 @@ class Watched:
     """What a plateau schedule has multiplied the learning rate by."""
 
     def observe(self, value: float, epoch: int, plan: Plan) -> bool:
-        """Take in the value after an epoch; whether it is the best so far."""
-        if value < self.best:
+        """Take in the value after an epoch; whether it is the best so far. The first always is."""
+        if value < self.best or not self.best_epoch:
             self.best, self.best_epoch, self.waited, self.flat = value, epoch, 0, 0
             return True
         self.waited, self.flat = self.waited + 1, self.flat + 1
@@ -106,7 +109,8 @@ class _Loop:
         self.optimizers = make_optimizers(self.groups, self.plan, stage.device.device)
         self.step, self.seconds, self.watched = 0, 0.0, Watched()
         self.best: dict[str, Tensor] | None = None
-        self.logs = _Logs(stage.name)
+        self.average = Average(learner, self.plan.average) if self.plan.average else None
+        self.logs = _Logs()
         self._restore()
 
     def run(self, total: int, bar: Bar, signal: StopSignal) -> None:
@@ -128,6 +132,8 @@ class _Loop:
             stage.device.backward(out.loss)
             for optimizer in self.optimizers:
                 optimizer.step()
+            if self.average is not None:
+                self.average.update(self.step + 1)
             self.logs.add(out.loss, out.logs)
             self.step += 1
             ends = self.step % per_epoch == 0
@@ -146,6 +152,9 @@ class _Loop:
                         raise Interrupted(self._farewell())
         self.seconds = time.monotonic() - began + spent
         self._train_all()
+        stage.device.share_buffers(learner)
+        if self.average is not None:
+            self.average.write()
         if self.best is not None:
             learner.load_state_dict(self.best)
 
@@ -165,9 +174,23 @@ class _Loop:
         if stage.watch is None and stage.monitor is None:
             return
         self._train_all()
+        stage.device.share_buffers(self.learner)
         self.learner.eval()
+        with self.average.in_place() if self.average else nullcontext():
+            self._look(epoch)
+        self.learner.train()
+
+    def _look(self, epoch: int) -> None:
+        """Value and curves of what would be delivered if training ended here."""
+        stage = self.stage
         if stage.watch is not None:
             value = float(stage.watch())
+            if math.isnan(value):
+                raise Diverged(
+                    f"the value to choose by ({self.plan.select}) is not a number in stage"
+                    f" '{stage.name}' after epoch {epoch}. Lower the learning rate, or look at the"
+                    " images; the last checkpoint, if there is one, is from before"
+                )
             stage.log.add(stage.name, self.step, epoch=epoch, watched=value)
             better = self.watched.observe(value, epoch, self.plan)
             if better and self.plan.select != "last":
@@ -175,10 +198,11 @@ class _Loop:
         if stage.monitor is not None:
             for row in stage.monitor():
                 stage.log.add(stage.name, self.step, epoch=epoch, **row)
-        self.learner.train()
 
     def _report(self, bar: Bar, seconds: float) -> None:
-        values = self.logs.fetch(self.step)
+        values = self.logs.fetch()
+        if self.stage.device.agree(not all(map(math.isfinite, values.values()))):
+            raise Diverged(_complaint(values, self.stage.name, self.step))
         if values:
             epoch = round(self.step / self.stage.source.per_epoch, 3)
             self.stage.log.add(self.stage.name, self.step, at=epoch, **values, seconds=seconds)
@@ -209,6 +233,11 @@ class _Loop:
         if self.stage.checkpoint is None:
             return
         self._report(bar, self.seconds)  # raises before a diverged state could be saved
+        if not all(bool(p.isfinite().all()) for p in self.learner.parameters()):
+            raise Diverged(  # the losses were finite, the last gradients were not
+                f"weights not finite in stage '{self.stage.name}' after step {self.step:,}. Lower"
+                " the learning rate; the last checkpoint, if there is one, is from before"
+            )
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -216,6 +245,7 @@ class _Loop:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "watched": asdict(self.watched),
             "best": self.best,
+            "average": self.average.values if self.average else None,
         }
         checkpoint.save(self.stage.checkpoint, state, self.stage.device)
 
@@ -228,6 +258,8 @@ class _Loop:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.watched, self.best = Watched(**state["watched"]), state["best"]
+            if self.average is not None:
+                self.average.load(state["average"])
         if self.stage.device.first:
             self.stage.log.rewind(self.stage.name, self.step)
 
@@ -241,35 +273,33 @@ class _Loop:
 class _Logs:
     """Sums of what the steps report, kept on the device until looked at."""
 
-    def __init__(self, stage: str):
-        self._stage, self._sums, self._count = stage, dict[str, Tensor](), 0
+    def __init__(self) -> None:
+        self._sums, self._counts = dict[str, Tensor](), Counter[str]()
 
     def add(self, loss: Tensor, logs: dict[str, Tensor]) -> None:
-        self._count += 1
-        for name, value in (("loss", loss.detach()), *logs.items()):
-            before = self._sums.get(name)
-            self._sums[name] = value if before is None else before + value
+        for name, value in (("loss", loss), *logs.items()):
+            before, new = self._sums.get(name), value.detach()
+            self._sums[name] = new if before is None else before + new
+            self._counts[name] += 1  # with turns, a term may come in some steps only
 
-    def fetch(self, step: int) -> dict[str, float]:
-        """Means since the last call, in one copy.
-
-        Raises:
-            Diverged: one of them is not finite.
-        """
-        if not self._count:
+    def fetch(self) -> dict[str, float]:
+        """Means since the last call, in one copy; empty where nothing came."""
+        if not self._sums:
             return {}
-        means = (torch.stack([v.float() for v in self._sums.values()]) / self._count).tolist()
-        values = dict(zip(self._sums, means, strict=True))
-        self._sums, self._count = {}, 0
-        bad = {k: v for k, v in values.items() if not math.isfinite(v)}
-        if bad:
-            terms = ", ".join(f"{k} {v}" for k, v in values.items())
-            raise Diverged(
-                f"{' and '.join(bad)} not finite in stage '{self._stage}' by step {step:,}"
-                f" ({terms}). Lower the learning rate, or look at the images; the last"
-                " checkpoint, if there is one, is from before"
-            )
-        return values
+        sums = torch.stack([v.float() for v in self._sums.values()]).tolist()
+        means = {k: v / self._counts[k] for k, v in zip(self._sums, sums, strict=True)}
+        self._sums, self._counts = {}, Counter()
+        return means
+
+
+def _complaint(values: dict[str, float], stage: str, step: int) -> str:
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    terms = ", ".join(f"{name} {value}" for name, value in values.items())
+    return (
+        f"{' and '.join(bad) or 'the loss of another process'} not finite in stage '{stage}' by"
+        f" step {step:,} ({terms}). Lower the learning rate, or look at the images; the last"
+        " checkpoint, if there is one, is from before"
+    )
 
 
 def make_optimizers(

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from truecue.config import Config
 from truecue.data.augment import AugmentName
@@ -60,6 +67,12 @@ class SGD(Config):
     """Share of the last update that is kept."""
     nesterov: bool = False
     """Nesterov's form of the momentum."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 Optimizer = Annotated[Adam | AdamW | SGD, Field(discriminator="kind")]
@@ -132,6 +145,9 @@ class Plan(Config):
     """Independently augmented copies of each image."""
     stop: Patience | None = None
     """When to stop early; needs something to watch (a rule other than `last`)."""
+    average: Beta = 0.0
+    """Decay in a step of a running average of the weights, which is kept instead of the last
+    weights, e.g. 0.998; 0: no average."""
     select: SelectRule = "last"
     """Which epoch's weights are kept. `oracle_test` looks at the test images: for parity only."""
 

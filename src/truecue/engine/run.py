@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import tomli_w
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from truecue.atomic import atomic, write_text
@@ -23,7 +25,7 @@ from truecue.engine.judge import Judge, Monitor
 from truecue.engine.learner import Learner, Predict
 from truecue.engine.log import Log
 from truecue.engine.plan import Plan, Plateau
-from truecue.errors import ConfigError, RunMismatch
+from truecue.errors import ConfigError, DataError, RunMismatch
 from truecue.nets.build import build, default_arch
 from truecue.nets.classifier import Classifier
 from truecue.seeds import derive
@@ -69,6 +71,7 @@ class Run:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.log = Log(self.folder / "log.jsonl" if self.folder else None)
+        self._computed: set[str] = set()
 
     def train(
         self,
@@ -135,19 +138,32 @@ class Run:
         return learner.eval()
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """A tensor or dictionary of tensors in main memory, computed once and read afterwards."""
+        """A tensor or dictionary of tensors in main memory, computed once and read afterwards.
+
+        Args:
+            name: used once in a run.
+            make: computes it; torch's random state is then a function of seed and name.
+
+        Raises:
+            DataError: what was computed before cannot be read.
+            StorageError: it could not be written.
+        """
+        if name in self._computed:
+            raise ValueError(f"'{name}' is already in this run; names are used once")
+        self._computed.add(name)
         path = self._path("once", f"{name}.safetensors")
-        if path is not None and path.exists():
-            held = load_file(path)
-            return held["value"] if set(held) == {"value"} else held  # type: ignore[return-value]
+        if self.device.agree(path is not None and path.exists()):
+            assert path is not None
+            return _unpacked(_read_tensors(path))  # type: ignore[return-value]
+        torch.manual_seed(derive(self.seed, name, "once", self.device.rank))
         made = make()
-        held = made if isinstance(made, dict) else {"value": made}
+        held = made if isinstance(made, dict) else {_ALONE: made}
         held = {k: v.detach().cpu().contiguous() for k, v in held.items()}
         if path is not None and self.device.first:
             with atomic(path) as temporary:
-                save_file(held, temporary)
+                temporary.write_bytes(to_safetensors(held))  # save_file() hides a full disk
         self.device.barrier()
-        return held if isinstance(made, dict) else held["value"]
+        return _unpacked(held)  # type: ignore[return-value]
 
     def apply(self, fn: Callable[[Tensor], Tensor], data: ImageSet) -> Tensor:
         """The outputs of a function for all images, without gradients: [n, ...] in main memory."""
@@ -222,13 +238,38 @@ class Run:
         return lambda: monitor.rows(branches)
 
 
-def claim(folder: Path, asked: Mapping[str, Any], notes: Mapping[str, Any], *, fresh: bool) -> None:
+_ALONE = "(alone)"
+"""The name under which a tensor is kept that is not in a dictionary."""
+
+
+def _unpacked(held: dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    return held[_ALONE] if set(held) == {_ALONE} else held
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}); remove it, and it is computed again"
+        ) from error
+
+
+def claim(
+    folder: Path,
+    asked: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    *,
+    runs: Sequence[str] = (),
+    fresh: bool,
+) -> None:
     """Make a folder the home of one run, or check that it already is this run's.
 
     Args:
         folder: where the run is kept.
         asked: what the run is: suite, method, all settings, seed. The run's fingerprint.
         notes: what else is worth writing down (versions); not compared.
+        runs: names of the folders below it that runs keep their stages in.
         fresh: remove what another or an earlier run left there.
 
     Raises:
@@ -248,9 +289,10 @@ def claim(folder: Path, asked: Mapping[str, Any], notes: Mapping[str, Any], *, f
                 " or --fresh to start over"
             )
         return
-    for part in ("stages", "once"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / "log.jsonl").unlink(missing_ok=True)
+    for run in runs:
+        for part in ("stages", "once"):
+            shutil.rmtree(folder / run / part, ignore_errors=True)
+        (folder / run / "log.jsonl").unlink(missing_ok=True)
     text = tomli_w.dumps({"asked": _nested(_flat(asked)), "notes": _nested(_flat(notes))})
     write_text(path, text)
 

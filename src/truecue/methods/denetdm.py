@@ -103,6 +103,9 @@ class DeNetDM(Method):
     """Architecture of the shallow branch; None: by image size."""
     target: str | None = None
     """Architecture of the target network; None: the run's, else by image size."""
+    steady: bool = False
+    """Keep the deep branch from losing classes, which some seeds do: leaky units in it (where it is
+    an MLP), and in stage 1 weight decay 3e-4 and averaged weights. Not in the paper."""
     poe: NonNegativeFloat = 1.0
     """Weight of the cross-entropy of target and deep branch together."""
     dist: NonNegativeFloat = 1.0
@@ -115,6 +118,10 @@ class DeNetDM(Method):
         train = data.train
         deep, shallow, target, width = pair_for(max(train.shape[1:]))
         deep, shallow = self.deep or deep, self.shallow or shallow
+        plan = self.experts
+        if self.steady:
+            deep = f"{deep}-leaky" if deep.startswith("mlp") else deep
+            plan = plan.override({"average": 0.998, "optimizer.weight_decay": 3e-4})
         target = self.target or run.arch or target
 
         def experts() -> Experts:
@@ -123,7 +130,7 @@ class DeNetDM(Method):
                 run.new_net(train, shallow, n_features=width),
             )
 
-        first = run.train("experts", experts, train, self.experts)
+        first = run.train("experts", experts, train, plan)
         run.publish("deep", first.deep, "biased")
         run.publish("shallow", first.shallow, "debiased")
         warn_if_not_parted(first, train, run)

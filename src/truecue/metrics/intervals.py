@@ -171,7 +171,7 @@ def _check_level(level: float) -> None:
 
 def _normal_quantile(level: float) -> float:
     # what scipy.stats.norm.ppf calls too, without the second that scipy.stats takes to load
-    from scipy.special import ndtri  # type: ignore[import-untyped]
+    from scipy.special import ndtri
 
     _check_level(level)
     return float(ndtri((1 + level) / 2))

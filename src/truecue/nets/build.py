@@ -24,10 +24,14 @@ _RGB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
-_MLP = re.compile(r"mlp-(\d+)(?:x(\d+))?")
+_MLP = re.compile(r"mlp-(\d+)(?:x(\d+))?(-leaky)?")
 
 
 Encoder = MLP | Conv3 | CNN3 | CNN4 | CifarResNet | ResNet | Projected
+
+
+LEAK = 0.1
+"""Slope of leaky units below zero."""
 
 
 class _Arch(NamedTuple):
@@ -39,9 +43,9 @@ class _Arch(NamedTuple):
     """Fewest pixels on a side."""
 
 
-def _mlp(depth: int, width: int = 100) -> _Arch:
+def _mlp(depth: int, width: int = 100, leak: float = 0.0) -> _Arch:
     def make(channels: int, size: int) -> Encoder:
-        return MLP(channels * size * size, [width] * (depth - 1))
+        return MLP(channels * size * size, [width] * (depth - 1), leak)
 
     about = f"{depth - 1} linear layers of {width} with ReLU, and the head"
     return _Arch(about, make, "unit", 1)
@@ -50,7 +54,7 @@ def _mlp(depth: int, width: int = 100) -> _Arch:
 _OURS = {
     "mlp-3": _mlp(3),
     "mlp-5": _mlp(5),
-    "conv3": _Arch("3 padded convolutions, 128 features", lambda c, _: Conv3(c), "unit", 4),
+    "conv3": _Arch("3 padded convolutions of 3x3, 64 features", lambda c, _: Conv3(c), "unit", 4),
     "cnn3": _Arch("3 convolutions of 5x5, 64 features", lambda c, _: CNN3(c), "cifar", 32),
     "cnn4": _Arch("4 unpadded convolutions, 512 features", lambda c, _: CNN4(c), "imagenet", 42),
     "resnet20": _Arch(
@@ -82,7 +86,8 @@ def build(
     """A new network, its weights drawn from torch's random state.
 
     Args:
-        arch: one of `names()`; `mlp-N` or `mlp-NxW` for N layers (the head counted) of width W;
+        arch: one of `names()`; `mlp-N` or `mlp-NxW` for N layers (the head counted) of width W,
+            with `-leaky` behind it for units that do not die;
             or a name of timm's, with options after commas: `mobilenetv2_100,pad_type=same`.
             `timm:` before a name asks for timm's network where both have one.
         channels: of the images.
@@ -173,9 +178,10 @@ def _any_mlp(arch: str) -> _Arch:
     if depth < 2 or width < 1:
         raise ConfigError(
             f"there is no network '{arch}': write mlp-N for N layers, the head counted (2 or"
-            " more), or mlp-NxW for layers of width W, e.g. mlp-5 or mlp-4x256"
+            " more), or mlp-NxW for layers of width W, e.g. mlp-5 or mlp-4x256; -leaky behind it"
+            " for units that do not die"
         )
-    return _mlp(depth, width)
+    return _mlp(depth, width, LEAK if match and match[3] else 0.0)
 
 
 def _from_timm(arch: str, channels: int, size: int) -> tuple[nn.Module, int, NormName]:

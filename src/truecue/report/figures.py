@@ -6,17 +6,13 @@ where they are escaped, wrap on small screens and need no font of ours.
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from truecue.report.svg import svg
 from truecue.report.view import Side, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from matplotlib.axes import Axes
 
 BEFORE, AFTER = "#8b94a3", "#0b62a8"
@@ -26,7 +22,6 @@ OTHERS = ("#12785a", "#7a4a9c", "#5b6472", "#a67c00")
 BARS = ("conflicting", "aligned", "worst_group", "unbiased", "average")
 POINTS = 200
 """Points of one line that are drawn at most."""
-_FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 class Line(NamedTuple):
@@ -69,7 +64,7 @@ def bars(models: Sequence[Side]) -> str | None:
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
 
-    return _svg(4.8, 0.35 + 0.3 * len(known) * (1 + len(models)) / 1.5, draw, left=0.85, bottom=0.3)
+    return svg(4.8, 0.35 + 0.3 * len(known) * (1 + len(models)) / 1.5, draw, left=0.85, bottom=0.3)
 
 
 def _bar(axes: Axes, y: float, height: float, side: Side, name: str, colour: str) -> None:
@@ -94,7 +89,10 @@ def curves(side: Side) -> list[Panel]:
         key = str(point.get("stage") or "training"), str(point.get("split") or "train")
         panels.setdefault(key, []).append(point)
     roles = {k: (b or {}).get("role") for k, b in (side.model.get("branches") or {}).items()}
-    return [_panel(*key, points, roles) for key, points in panels.items()]
+    # one row for each kind of images, so that stages stand below themselves
+    splits = list(dict.fromkeys(split for _, split in panels))
+    keys = sorted(panels, key=lambda key: splits.index(key[1]))
+    return [_panel(*key, panels[key], roles) for key in keys]
 
 
 def _panel(
@@ -112,6 +110,7 @@ def _panel(
             for kind, dashes in kinds.items():
                 _line(axes, mine, kind, 100.0, color=colours[branch], linestyle=dashes)
         axes.set(ylim=(-3, 103), xlabel="epoch")
+        axes.locator_params(axis="x", integer=True)
         axes.set_yticks(range(0, 101, 25), [f"{y} %" for y in range(0, 101, 25)])
         axes.grid(axis="y")
 
@@ -119,7 +118,7 @@ def _panel(
     what = "aligned and conflicting images" if grouped else "all images"
     alt = f"Accuracy by epoch on {what}, stage {stage}, branches {', '.join(branches)}"
     note = f"measured on {SPLITS.get(split, split)}"
-    return Panel(f"Stage “{stage}”", note, _svg(3.15, 2.2, draw), alt, lines, grouped)
+    return Panel(f"Stage “{stage}”", note, svg(3.15, 2.2, draw), alt, lines, grouped)
 
 
 def losses(side: Side) -> list[Panel]:
@@ -132,10 +131,11 @@ def losses(side: Side) -> list[Panel]:
         def draw(axes: Axes) -> None:
             _line(axes, points, "loss", 1.0, color=AFTER, linestyle="-")
             axes.set(xlabel="epoch", ylabel="loss")
+            axes.locator_params(axis="x", integer=True)
             axes.grid(axis="y")
 
         alt = f"Training loss by epoch, stage {stage}"
-        return Panel(f"Stage “{stage}”", "training loss", _svg(3.15, 2.0, draw), alt, [], False)
+        return Panel(f"Stage “{stage}”", "training loss", svg(3.15, 2.0, draw), alt, [], False)
 
     return [panel(*item) for item in stages.items()]
 
@@ -152,54 +152,3 @@ def _line(
 
 def _with_role(branch: str, role: str | None) -> str:
     return f"{branch} ({role})" if role and role != branch else branch
-
-
-def _svg(
-    width: float,
-    height: float,
-    draw: Callable[[Axes], None],
-    left: float = 0.6,
-    bottom: float = 0.45,
-) -> str:
-    """A figure of this many inches, with margins for labels, as a data address."""
-    from matplotlib.figure import Figure
-
-    with _plain_style():
-        figure = Figure(figsize=(width, height))
-        # fixed margins: a layout engine would draw everything twice
-        across, down = (width - left - 0.1) / width, (height - bottom - 0.1) / height
-        draw(figure.add_axes((left / width, bottom / height, across, down)))
-        file = io.StringIO()
-        # without dates and versions, the same numbers give the same bytes
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
-    text = file.getvalue().replace("'DejaVu Sans'", _FONTS)
-    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
-
-
-@contextmanager
-def _plain_style() -> Iterator[None]:
-    import matplotlib as mpl
-
-    style: Any = {
-        # laid out with the font that matplotlib brings, shown with the reader's own
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
-        "text.parse_math": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "truecue",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": "#b6bdc8",
-        "axes.axisbelow": True,
-        "grid.color": "#e4e7ec",
-        "lines.linewidth": 1.8,
-        "xtick.color": "#4a5362",
-        "ytick.color": "#1c2430",
-        "axes.labelcolor": "#4a5362",
-    }
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(style)
-        yield

@@ -11,6 +11,8 @@ from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
 
 TEMPLATES = Path(__file__).parent / "templates"
+PANEL, GAP = 330, 26
+"""Pixels that a panel takes with the gap beside it, and the gap; `report.css` has the same."""
 KINDS = ("examples", "examples_aligned", "examples_conflicting", "before_wrong", "suspects")
 
 
@@ -28,6 +30,8 @@ class Training(NamedTuple):
 
     title: str
     panels: list[figures.Panel]
+    width: int
+    """Pixels on the page: room for as many panels in a row as there are stages."""
     branches: list[tuple[str, ...]]
     """Name, role, and accuracy on aligned, conflicting and all test images."""
     losses: list[figures.Panel]
@@ -61,7 +65,7 @@ def context(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> dict[
     trainings = [t for t in map(training, models) if t.panels or t.branches or t.stages]
     return {
         "data": task.get("data"),
-        "created": str(report.get("created") or "").replace("T", " "),
+        "created": facts.moment(report.get("created")),
         "bias": bias,
         "subject": task.get("bias") or "shortcut",
         "models": [side.short for side in models],
@@ -113,6 +117,8 @@ def _change(found: list[Measure]) -> str:
     if len(found) < 2 or view.difference(*found) is None:
         return ""
     text = f"{view.points(view.difference(*found))} points"
+    if found[0].value == found[1].value:
+        return "no change"
     return f"{text}, too close to call" if view.compare(*found) == "unclear" else text
 
 
@@ -134,7 +140,10 @@ def training(side: Side) -> Training:
         )
         for stage in side.model.get("stages") or []
     ]
-    return Training(side.title, figures.curves(side), branches, figures.losses(side), stages)
+    panels = figures.curves(side)
+    stages_shown = max(1, len({panel.title for panel in panels}))
+    width = max(PANEL * stages_shown, 2 * PANEL if branches else 0) - GAP
+    return Training(side.title, panels, width, branches, figures.losses(side), stages)
 
 
 def suspects(report: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -142,12 +151,20 @@ def suspects(report: Mapping[str, Any]) -> dict[str, Any] | None:
     found = report.get("suspects")
     if not found:
         return None
-    scores = {name: view.measure(found, name) for name in ("precision", "recall")}
-    cells = view.aligned_counts(report.get("task") or {})
+    strict, cells = found.get("strict"), view.aligned_counts(report.get("task") or {})
     return {
         "branches": [str(branch) for branch in found.get("branches") or []],
         "counts": {name: view.count(found.get(name)) for name in ("shown", "disagree", "of")},
         "base": view.percent(1 - cells[0] / cells[1]) if cells else None,
-        "known": any(m.value is not None for m in scores.values()),
-        **{name: (view.percent(m.value), view.interval(m)) for name, m in scores.items()},
+        "known": any(view.measure(found, k).value is not None for k in ("precision", "recall")),
+        "strict": {"count": view.count(strict.get("disagree")), **_found(strict)}
+        if strict
+        else None,
+        **_found(found),
     }
+
+
+def _found(scores: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Precision and recall, each with its interval."""
+    found = {name: view.measure(scores, name) for name in ("precision", "recall")}
+    return {name: (view.percent(m.value), view.interval(m)) for name, m in found.items()}

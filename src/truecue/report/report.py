@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from truecue.errors import StorageError
+from truecue.atomic import write_text
 from truecue.report.page import render
 from truecue.report.pictures import Picture
 
@@ -38,12 +37,8 @@ def write_report(report: dict[str, Any], pictures: Mapping[str, Picture], out: P
     twin = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # the page is made from what the JSON file holds, so that the two cannot tell different stories
     page = render(json.loads(twin), pictures)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        _replace(out / "report.json", twin)
-        _replace(out / "report.html", page)
-    except OSError as error:
-        raise StorageError(f"the report could not be written to {out}: {error}") from error
+    write_text(out / "report.json", _sound(twin))
+    write_text(out / "report.html", _sound(page))
     return out / "report.html"
 
 
@@ -58,12 +53,6 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there, so that nobody sees half of it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # a lone surrogate, as in a file's name that is not UTF-8, must not cost the report
-        part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _sound(text: str) -> str:
+    """Without lone surrogates: a file's name that is not UTF-8 must not cost the report."""
+    return text.encode("utf-8", "replace").decode("utf-8")

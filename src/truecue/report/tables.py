@@ -20,10 +20,10 @@ from truecue.report.view import (
 MOST = 40
 """Rows and columns that a heat map shows at most."""
 METRICS = {
-    "conflicting": "images whose {bias} does not match their class",
-    "aligned": "images whose {bias} matches their class",
+    "conflicting": "images whose {bias} does not match their class (mean over these groups)",
+    "aligned": "images whose {bias} matches their class (mean over these groups)",
     "worst_group": "the group (class and {bias}) with the lowest accuracy",
-    "unbiased": "mean over all groups, each counting the same",
+    "unbiased": "all groups (mean over them, each counting the same)",
     "average": "all test images, each counting the same",
     "worst_class": "the class with the lowest accuracy",
 }

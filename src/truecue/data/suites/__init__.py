@@ -2,27 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from truecue.config import suggest
 from truecue.data.suites.base import Suite
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
+from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
-from truecue.errors import ConfigError
+from truecue.data.suites.listing import TABLES
+from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
     "colored_mnist": ColoredMNIST,
     "digits": Digits,
+    "folder": Folder,
     "gratings": Gratings,
 }
+"""The package's suites. Other packages add theirs by the entry-point group `truecue.suites`."""
+
+
+def suite_names() -> list[str]:
+    """The names of all suites, those of other packages included."""
+    return sorted({*SUITES, *(point.name for point in entry_points(group="truecue.suites"))})
 
 
 def suite_named(name: str) -> type[Suite]:
+    """A suite's class.
+
+    Raises:
+        ConfigError: there is none of that name, or another package's entry is no suite.
+    """
     if name in SUITES:
         return SUITES[name]
-    raise ConfigError(f"there is no suite '{name}'{suggest(name, list(SUITES))}")
+    for point in entry_points(group="truecue.suites", name=name):
+        found = point.load()
+        if not (isinstance(found, type) and issubclass(found, Suite)):
+            raise ConfigError(f"the entry point '{point.value}' of suite '{name}' is not a Suite")
+        return found
+    known = suite_names()
+    raise ConfigError(f"there is no suite '{name}'{suggest(name, known)} (suites: {_list(known)})")
 
 
-def open_data(data: str, changes: dict[str, Any]) -> Suite:
-    return suite_named(data)().override(changes)
+def open_data(data: str, changes: Mapping[str, Any] | None = None) -> Suite:
+    """What a user calls DATA, with its settings.
+
+    Args:
+        data: a suite's name, or the path of an image folder or of a CSV or Parquet table. A name
+            goes before a folder of the same name; write `./digits` for the folder.
+        changes: settings of the suite.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range, or there is no such suite.
+        DataError: there is no such folder or table.
+    """
+    changes = dict(changes or {})
+    path = Path(data).expanduser()
+    if data in suite_names():
+        return suite_named(data)(**changes)
+    if path.is_dir():
+        return Folder(**{"root": str(path.absolute())} | changes)
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return Folder(
+            **{"root": str(path.absolute().parent), "table": str(path.absolute())} | changes
+        )
+    if path.is_file():
+        raise DataError(f"{data} is neither an image folder nor a table ({_list(TABLES)})")
+    known = suite_names()
+    if "/" in data or "\\" in data or path.suffix.lower() in TABLES:
+        raise DataError(f"there is no folder or table {data}")
+    raise ConfigError(
+        f"there is no suite, folder or table '{data}'{suggest(data, known)}"
+        f" (suites: {_list(known)})"
+    )
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)

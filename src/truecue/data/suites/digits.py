@@ -22,8 +22,8 @@ _SIDE = 28
 _TEST_SOURCES = 0.3  # share of the source digits that only test images are made from
 _VAL_SOURCES = 0.15  # of the others, where validation images are wanted
 _TURN = 15.0  # degrees, largest rotation
-_SCALE = (0.75, 1.0)  # size of the digit's 8 x 8 field relative to the image
-_SHIFT = 0.12  # largest shift, relative to the image
+_SCALE = (0.7, 0.95)  # size of the digit's 8 x 8 field relative to the image
+_SHIFT = 0.1  # largest shift, relative to the image
 
 
 class Digits(Suite):

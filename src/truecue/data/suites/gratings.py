@@ -39,9 +39,13 @@ class Gratings(Suite):
 
     def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
         """Make the three splits; the test images show each tint as often with each class."""
-        aligned = {"train": 1 - self.conflicting, "val": 1 - self.conflicting, "test": 0.5}
-        parts = {name: _part(name, aligned[name], seed) for name in _SIZES}
-        return Splits(**parts, bias="tint", aligned=torch.eye(2, dtype=torch.bool))
+        return Splits(
+            _part("train", 1 - self.conflicting, seed),
+            _part("val", 1 - self.conflicting, seed),
+            _part("test", 0.5, seed),
+            bias="tint",
+            aligned=torch.eye(2, dtype=torch.bool),
+        )
 
 
 def _part(name: str, aligned: float, seed: int) -> ImageSet:

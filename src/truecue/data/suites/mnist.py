@@ -81,7 +81,7 @@ def _read(files: dict[str, Path]) -> Arrays:
     if "npz" in files:
         path = files["npz"]
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in _IDX}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{path} cannot be read as MNIST: {error}") from error

@@ -1,0 +1,206 @@
+"""Speed of truecue against bare compute, in ratios from one run.
+
+    python benchmarks/speed.py [--threads 2] [--root FOLDER] [--json FILE]
+
+Each ratio compares two things measured in turns in this process (several rounds, the median), so
+that a busy machine slows both. Start-up times are those of fresh processes (the best of five).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from truecue.data.loader import Batch, Loader
+from truecue.data.sets import ImageSet
+from truecue.data.suites.colored_mnist import ColoredMNIST
+from truecue.data.suites.digits import Digits
+from truecue.engine.device import Device
+from truecue.engine.evaluate import apply, count
+from truecue.engine.learner import Learner
+from truecue.engine.plan import Adam, Plan
+from truecue.engine.run import Run
+from truecue.methods.denetdm import Experts, Student
+from truecue.methods.erm import CELearner
+from truecue.nets.build import build
+
+SHAPE = {"channels": 3, "size": 28, "n_classes": 10}
+
+
+def images(n: int) -> ImageSet:
+    digits = Digits(train_size=5000, val_share=0.0).load().train
+    return digits.select(torch.arange(n) % len(digits))
+
+
+def erm() -> Learner:
+    return CELearner(build("mlp-5", **SHAPE))
+
+
+def experts() -> Learner:
+    return Experts(build("mlp-5", **SHAPE), build("mlp-3", **SHAPE))
+
+
+def student(data: ImageSet) -> Callable[[], Learner]:
+    pair = experts()
+    cached = {
+        "features": apply(pair.deep.features, data, Device("cpu")),
+        "logits": apply(pair.shallow, data, Device("cpu")),
+    }
+    return lambda: Student(
+        build("mlp-5", **SHAPE), pair.deep, pair.shallow, poe=1, dist=1, tau=2, cached=cached
+    )
+
+
+def bare_step(learner: Learner, batch: Batch, steps: int) -> float:
+    """Seconds a step of the same networks on one fixed batch, nothing around it."""
+    optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], fused=True)
+    began = time.perf_counter()
+    for _ in range(steps):
+        loss = learner(batch).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return (time.perf_counter() - began) / steps
+
+
+def our_step(make: Callable[[], Learner], data: ImageSet, folder: Path) -> float:
+    """Seconds a step in a real run: loading, logging, checkpoint at the end."""
+    run = Run(folder, 0, Device("cpu"))
+    run.train("stage", make, data, Plan(epochs=1, batch_size=64, drop_last=True, optimizer=Adam()))
+    return run.stages["stage"]["seconds"] / run.stages["stage"]["steps"]
+
+
+def step_ratio(make: Callable[[], Learner], data: ImageSet, rounds: int) -> dict[str, float]:
+    batch = Loader(data, batch_size=64).batch(0)
+    bare, ours = [], []
+    bare_step(make(), batch, 50)
+    for _ in range(rounds):
+        bare.append(bare_step(make(), batch, len(data) // 64))
+        with tempfile.TemporaryDirectory() as folder:
+            ours.append(our_step(make, data, Path(folder)))
+    ratio = statistics.median(b / o for b, o in zip(bare, ours, strict=True))
+    return {
+        "bare_ms": statistics.median(bare) * 1e3,
+        "ours_ms": statistics.median(ours) * 1e3,
+        "bare_over_ours": ratio,
+    }
+
+
+class PILDataset(torch.utils.data.Dataset):
+    """What published code does: one PIL image, one conversion, for every sample of every epoch."""
+
+    def __init__(self, data: ImageSet):
+        self.images = data.images.permute(0, 2, 3, 1).numpy()
+        self.y = data.y
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = np.asarray(Image.fromarray(self.images[i]), dtype=np.float32) / 255
+        return torch.from_numpy(pixels).permute(2, 0, 1), self.y[i]
+
+
+def loaders(data: ImageSet) -> dict[str, float]:
+    ours = Loader(data, batch_size=64, drop_last=True)
+    began = time.perf_counter()
+    for step in range(ours.per_epoch):
+        ours.batch(step).x.float().mul_(1 / 255)
+    tensor = len(data) / (time.perf_counter() - began)
+    began = time.perf_counter()
+    for _ in torch.utils.data.DataLoader(PILDataset(data), batch_size=64, shuffle=True):
+        pass
+    pil = len(data) / (time.perf_counter() - began)
+    return {"tensor_img_s": tensor, "pil_img_s": pil, "ratio": tensor / pil}
+
+
+def evaluation() -> dict[str, float]:
+    data, net, device = images(10_000), build("mlp-5", **SHAPE), Device("cpu")
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        count(apply(net, data, device).argmax(1), data, "colour")
+        times.append(time.perf_counter() - began)
+    return {"seconds_10000": statistics.median(times), "limit": 0.5}
+
+
+def suites(root: str) -> dict[str, float]:
+    rows = {}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TRUECUE_CACHE"] = cache
+        wanted = {"digits": Digits(), "colored_mnist": ColoredMNIST() if root else None}
+        for name, suite in wanted.items():
+            for which in ("first", "cached") if suite else ():
+                began = time.perf_counter()
+                suite.load(Path(root) if root else None, seed=0)
+                rows[f"{name}_{which}_s"] = time.perf_counter() - began
+    return rows
+
+
+def fresh(*command: str) -> float:
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def start_up() -> dict[str, float]:
+    python = sys.executable
+    nothing = fresh(python, "-c", "pass")
+    return {
+        "python_s": nothing,
+        "import_truecue_s": fresh(python, "-c", "import truecue") - nothing,
+        "help_s": fresh(python, "-m", "truecue.cli.main", "--help"),
+        "import_limit": 0.3,
+        "help_limit": 0.5,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--root", default=os.environ.get("TRUECUE_DATA", ""))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    data = images(options.images)
+    rows = {
+        "circumstances": {
+            "device": Device("cpu").describe(),
+            "torch": torch.__version__,
+            "images": f"{options.images} of 3x28x28, batch 64",
+            "load_average": os.getloadavg()[0],
+        },
+        "step_erm": step_ratio(erm, data, options.rounds),
+        "step_denetdm_experts": step_ratio(experts, data, options.rounds),
+        "step_denetdm_student": step_ratio(student(data), data, options.rounds),
+        "loader": loaders(data),
+        "evaluation": evaluation(),
+        "suite": suites(options.root),
+        "start_up": start_up(),
+    }
+    for name, values in rows.items():
+        shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values.items())
+        print(f"{name}: {', '.join(shown)}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
