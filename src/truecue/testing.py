@@ -50,12 +50,9 @@ def check_settings(method: Method, folder: Path) -> None:
     again = type(method).from_toml(method.to_toml())
     assert again == method, "settings must be the same after to_toml() and from_toml()"
     for name in type(method).model_fields:
-        try:
-            method.override({f"{name}x": 1})
-        except ConfigError as error:
-            assert f"'{name}'" in str(error), f"the error must suggest '{name}': {error}"
-        else:
-            raise AssertionError(f"the unknown setting '{name}x' must be refused")
+        said = _refusal(method, f"{name}x")
+        assert said is not None, f"the unknown setting '{name}x' must be refused"
+        assert f"'{name}'" in said, f"the error must suggest '{name}'; it says: {said}"
 
 
 def check_result(method: Method, folder: Path) -> None:
@@ -124,11 +121,11 @@ def check_surroundings(method: Method, folder: Path) -> None:
 
 CHECKS: tuple[Callable[[Method, Path], None], ...] = (
     check_settings,
+    check_surroundings,
     check_result,
     check_seeds,
     check_continuation,
     check_supervision,
-    check_surroundings,
 )
 """Each takes a method and a folder of its own."""
 
@@ -180,6 +177,14 @@ def same_bits(one: Trained, other: Trained) -> bool:
 def _bits(trained: Trained) -> dict[str, Tensor]:
     state = trained.net.state_dict()
     return {k: v.detach().reshape(-1).contiguous().view(torch.uint8) for k, v in state.items()}
+
+
+def _refusal(method: Method, unknown: str) -> str | None:
+    try:
+        method.override({unknown: 1})
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 class _CutOff(Exception):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,11 +73,30 @@ def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = Fa
     return open_data(data, changes)
 
 
-def load(suite: Suite, root: Path | None, seed: int) -> Splits:
-    """A suite's splits; missing folders are named."""
+def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
+    """A suite's splits; missing folders are named, and decoding shows its progress."""
+    from truecue.data.suites.folder import Folder
+
     if root is not None and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
-    return suite.load(root, seed=seed)
+    if not isinstance(suite, Folder):
+        return suite.load(root, seed=seed)
+    with decoding(quiet=quiet) as progress:
+        return suite.load(root, seed=seed, progress=progress)
+
+
+@contextmanager
+def decoding(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar for the decoding of images, on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def open_device(

@@ -57,7 +57,7 @@ def train(
     out = out or Path("runs") / f"{method}-{facts['data']}-{seed}"
     trained = api.train(
         chosen,
-        o.load(suite, root, seed),
+        o.load(suite, root, seed, quiet=quiet),
         out=out,
         seed=seed,
         arch=arch,

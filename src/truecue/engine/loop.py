@@ -152,9 +152,9 @@ class _Loop:
                         raise Interrupted(self._farewell())
         self.seconds = time.monotonic() - began + spent
         self._train_all()
-        stage.device.share_buffers(learner)
         if self.average is not None:
             self.average.write()
+        stage.device.share_buffers(learner)
         if self.best is not None:
             learner.load_state_dict(self.best)
 
@@ -174,7 +174,6 @@ class _Loop:
         if stage.watch is None and stage.monitor is None:
             return
         self._train_all()
-        stage.device.share_buffers(self.learner)
         self.learner.eval()
         with self.average.in_place() if self.average else nullcontext():
             self._look(epoch)
@@ -183,6 +182,7 @@ class _Loop:
     def _look(self, epoch: int) -> None:
         """Value and curves of what would be delivered if training ended here."""
         stage = self.stage
+        stage.device.share_buffers(self.learner)
         if stage.watch is not None:
             value = float(stage.watch())
             if math.isnan(value):

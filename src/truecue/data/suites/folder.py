@@ -88,7 +88,7 @@ class Folder(Suite):
                 faults,
                 "images cannot be read",
                 self.place(root),
-                "; set skip_unreadable to leave them out",
+                "; --skip-unreadable (setting skip_unreadable) leaves them out",
             )
         good = np.flatnonzero([not reason for reason in decoded.reasons])
         if not len(good):
