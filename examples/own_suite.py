@@ -3,8 +3,6 @@
 The pictures are made up here: cows on grass and camels on sand, but for one in eight.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

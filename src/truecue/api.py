@@ -263,7 +263,7 @@ def _blind(data: Splits, uses: Uses) -> Splits:
     val = data.val
     if val is not None and Uses.VAL_ATTRIBUTES not in uses:
         val = val.blind()
-    bias = data.bias if uses != Uses.LABELS and Uses.TRAIN_ATTRIBUTES in uses else None
+    bias = data.bias if uses != Uses.LABELS else None
     return Splits(train, val, data.test.blind(), bias=bias, aligned=data.aligned if bias else None)
 
 

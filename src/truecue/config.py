@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -166,16 +166,19 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
 
 def _owner(model: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
     """The model that owns a location, and the location without the tags of tagged unions."""
-    owner, names = model, []
+    owner, names, key = model, list[str](), False
+    choices: dict[str, type[BaseModel]] = {}
     for i, part in enumerate(loc):
-        field = owner.model_fields.get(str(part))
-        choices = {} if field is None else _models_in(field.annotation)
-        if field is None and i + 1 < len(loc):
-            continue  # a union's tag
+        after = str(loc[i + 1]) if i + 1 < len(loc) else ""
+        if not key:
+            field = owner.model_fields.get(str(part))
+            if field is None and after:
+                continue  # a union's tag
+            choices = {} if field is None else _models_in(field.annotation)
         names.append(str(part))
-        if i + 1 < len(loc) and choices:
-            tag = str(loc[i + 1])
-            owner = choices.get(tag) or next(iter(choices.values()))
+        key = not key and bool(choices) and get_origin(field and field.annotation) is dict
+        if after and choices and not key:
+            owner = choices.get(after) or next(iter(choices.values()))
     return owner, names
 
 

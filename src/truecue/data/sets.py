@@ -179,16 +179,22 @@ class Splits:
                         f"attribute '{key}' has the values {theirs} in the {name} images and"
                         f" {ours} in the training images; they must be the same, in one order"
                     )
-        if self.bias is not None and self.bias not in first.attributes:
-            known = ", ".join(sorted(first.attributes)) or "none"
-            raise DataError(f"there is no attribute '{self.bias}' (attributes: {known})")
-        if self.bias is not None and self.aligned is not None:
-            shape = (len(first.classes), len(first.attributes[self.bias].names))
-            if self.aligned.dtype != torch.bool or self.aligned.shape != shape:
-                raise DataError(
-                    f"the table of aligned cells must be bool [classes, values] = {list(shape)};"
-                    f" got {self.aligned.dtype}, {list(self.aligned.shape)}"
-                )
+        if self.bias is not None:
+            self._check_bias(self.bias)
+
+    def _check_bias(self, bias: str) -> None:
+        known = {k: a for part in self.parts().values() for k, a in part.attributes.items()}
+        if bias not in known:
+            raise DataError(
+                f"there is no attribute '{bias}' (attributes: {', '.join(sorted(known)) or 'none'})"
+            )
+        shape = (len(self.train.classes), len(known[bias].names))
+        table = self.aligned
+        if table is not None and (table.dtype != torch.bool or table.shape != shape):
+            raise DataError(
+                f"the table of aligned cells must be bool [classes, values] = {list(shape)};"
+                f" got {table.dtype}, {list(table.shape)}"
+            )
 
     def parts(self) -> dict[str, ImageSet]:
         """The splits that exist, by name."""

@@ -35,6 +35,7 @@ class Adam(Config):
     """Adam; weight decay is added to the gradient (L2)."""
 
     kind: Literal["adam"] = "adam"
+    """Tells this kind from the others in a settings file."""
     lr: PositiveFloat = 1e-3
     """Learning rate."""
     weight_decay: NonNegativeFloat = 0.0
@@ -47,6 +48,7 @@ class AdamW(Config):
     """Adam with decoupled weight decay."""
 
     kind: Literal["adamw"] = "adamw"
+    """Tells this kind from the others in a settings file."""
     lr: PositiveFloat = 1e-3
     """Learning rate."""
     weight_decay: NonNegativeFloat = 0.01
@@ -59,6 +61,7 @@ class SGD(Config):
     """Stochastic gradient descent with momentum."""
 
     kind: Literal["sgd"] = "sgd"
+    """Tells this kind from the others in a settings file."""
     lr: PositiveFloat = 0.1
     """Learning rate."""
     weight_decay: NonNegativeFloat = 0.0
@@ -82,12 +85,14 @@ class Constant(Config):
     """The same learning rate throughout."""
 
     kind: Literal["constant"] = "constant"
+    """Tells this kind from the others in a settings file."""
 
 
 class Cosine(Config):
     """Linear warm-up, then half a cosine down to zero."""
 
     kind: Literal["cosine"] = "cosine"
+    """Tells this kind from the others in a settings file."""
     warmup: NonNegativeFloat = 0.0
     """Epochs of warm-up."""
 
@@ -96,6 +101,7 @@ class Steps(Config):
     """The learning rate times `factor` at each of the given epochs."""
 
     kind: Literal["steps"] = "steps"
+    """Tells this kind from the others in a settings file."""
     at: tuple[PositiveInt, ...]
     """Epochs after which the rate falls."""
     factor: Factor = 0.1
@@ -106,6 +112,7 @@ class Plateau(Config):
     """The learning rate times `factor` when the watched value has not improved for a while."""
 
     kind: Literal["plateau"] = "plateau"
+    """Tells this kind from the others in a settings file."""
     factor: Factor = 0.1
     """What the rate is multiplied by."""
     patience: NonNegativeInt = 5

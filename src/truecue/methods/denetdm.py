@@ -161,7 +161,9 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
     """Warn when both branches learned the same, or the shallow one took the bias.
 
     Where a deep branch follows the bias and a shallow one does not, they disagree on many images,
-    and on those the deep one is right far more often: most training images are bias-aligned.
+    and on those the deep one is right far more often: most training images are bias-aligned. Only
+    classes that neither branch has lost (of which it recognises more than half of the images)
+    count: a lost class makes a branch wrong for a reason that has nothing to do with the bias.
     Needs class labels only.
     """
     deep = run.apply(first.deep, train).argmax(1)
@@ -175,10 +177,11 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
             " apart in depth, or the images may hold no misleading cue."
         )
         return
-    gap = float(
-        (deep == train.y)[differ].float().mean() - (shallow == train.y)[differ].float().mean()
-    )
-    if abs(gap) < 0.2:
+    known = (_recall(deep, train) > 0.5) & (_recall(shallow, train) > 0.5)
+    differ &= known[train.y]
+    right = [(pred == train.y)[differ].float().mean() for pred in (deep, shallow)]
+    gap = float(right[0] - right[1]) if bool(differ.any()) else 0.0
+    if abs(gap) < 0.1:
         run.warn(
             "Where the branches disagree, both are right about equally often (difference"
             f" {gap:+.2f} in accuracy): no clear separation into a biased and a debiased branch."
@@ -189,3 +192,9 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
             "Where the branches disagree, the shallow one is right more often: it may have taken"
             " the bias. Compare the curves, and try swapping the depths."
         )
+
+
+def _recall(pred: Tensor, train: ImageSet) -> Tensor:
+    """The share of each class's images that a branch recognises."""
+    hits = torch.bincount(train.y[pred == train.y], minlength=len(train.classes))
+    return hits / torch.bincount(train.y, minlength=len(train.classes))

@@ -47,7 +47,7 @@ def read_mnist(root: Path | None) -> Arrays:
         DataError: the files are absent, damaged, or do not hold digits.
     """
     if root is None:
-        raise DataError(f"MNIST needs a folder with its files: {LAYOUT}")
+        raise DataError(f"MNIST needs a folder with its files (--root, or TRUECUE_DATA): {LAYOUT}")
     files = _find(root)
     if not files:
         raise DataError(f"there is no MNIST in {root}. Expected: {LAYOUT}")

@@ -1,0 +1,319 @@
+"""The command line: what it writes, and one clear sentence for everything a user can get wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from truecue.cli.main import main
+
+QUICK = ["--set", "plan.epochs=2", "--threads", "1", "--device", "cpu"]
+SMALL = [*QUICK, "--set", "data.size=16", "--arch", "conv3"]
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUECUE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRUECUE_DATA", raising=False)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two classes of 30 bright or dark images, and a table that says so."""
+    draw, root, rows = np.random.default_rng(0), tmp_path / "images", ["file,label,light"]
+    for i in range(60):
+        kind, light = ("cat", "dog")[i % 2], ("dark", "bright")[(i % 2) ^ (i % 3 == 0)]
+        pixels = draw.integers(0, 100, (20, 20, 3)) + 150 * (light == "bright")
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / kind / f"{i}.png")
+        rows.append(f"{kind}/{i}.png,{kind},{light}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str, str]:
+    """Status, standard output and standard error of a command."""
+    monkeypatch.setattr(sys, "argv", ["truecue", *map(str, arguments)])
+    try:
+        main()
+        status = 0
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    return lambda *arguments: run(monkeypatch, capsys, *arguments)
+
+
+def test_train_writes_model_and_both_reports(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    status, shown, _ = cli("train", "erm", "gratings", *QUICK, "--seed", "3", "--out", out)
+    assert status == 0
+    assert "Report:" in shown
+    for name in ("model.safetensors", "model.json", "report.html", "report.json", "run.toml"):
+        assert (out / name).is_file()
+    report = json.loads((out / "report.json").read_text())
+    test = report["models"]["erm"]["test"]
+    for metric in ("average", "unbiased", "aligned", "conflicting", "worst_group"):
+        assert test[metric].keys() == {"value", "low", "high", "n"}
+        assert test[metric]["low"] <= test[metric]["value"] <= test[metric]["high"]
+    assert report["labels_used"] == {"training": "class labels only", "choosing": "none"}
+    assert (report["selection"], report["seed"]) == ("last", 3)
+    assert report["seconds"] > 0
+    assert "cpu" in report["device"]
+
+
+def test_evaluate_agrees_with_the_training_report(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    status, shown, _ = cli("evaluate", out, "gratings", "--device", "cpu", "--json")
+    assert status == 0
+    trained = json.loads((out / "report.json").read_text())["models"]["erm"]["test"]
+    assert json.loads(shown)["models"]["erm"]["test"] == trained
+
+
+def test_evaluate_refuses_other_classes(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    status, _, error = cli("evaluate", out, "digits", "--device", "cpu")
+    assert status == 2
+    assert "the model knows the classes" in error
+
+
+def test_baseline_stands_beside_the_method(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    quick = [*QUICK, "--set", "experts.epochs=2", "--out", out]
+    status, _, _ = cli("train", "denetdm", "gratings", *quick, "--quiet")
+    assert status == 0
+    report = json.loads((out / "report.json").read_text())
+    assert list(report["models"]) == ["erm", "denetdm"]
+    assert report["models"]["erm"]["arch"] == report["models"]["denetdm"]["arch"]
+    assert report["models"]["denetdm"]["branches"].keys() == {"deep", "shallow"}
+    assert {"precision", "recall", "disagree", "of"} <= report["suspects"].keys()
+
+
+def test_a_table_with_attributes_gives_groups(cli, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    table = images / "labels.csv"
+    status, _, error = cli("train", "erm", table, *SMALL, "--set", "data.bias=light", "--out", out)
+    assert status == 0, error
+    report = json.loads((out / "report.json").read_text())
+    assert report["task"]["bias"] == "light"
+    assert report["models"]["erm"]["test"]["conflicting"]["n"] > 0
+
+
+def test_a_folder_without_bias_labels_has_no_groups(cli, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (images / "labels.csv").unlink()
+    status, _, error = cli("train", "erm", images, *SMALL, "--out", out)
+    assert status == 0, error
+    test = json.loads((out / "report.json").read_text())["models"]["erm"]["test"]
+    assert test["conflicting"]["value"] is None
+    assert test["average"]["value"] is not None
+
+
+def refused(result: tuple[int, str, str], *fragments: str) -> None:
+    status, _, error = result
+    assert status == 2, error
+    assert error.startswith("truecue: ")
+    assert error.count("\n") == 1, error
+    for fragment in fragments:
+        assert fragment in error
+
+
+def test_unknown_setting(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = cli("train", "erm", "gratings", "--set", "plan.epoch=2", "--out", out)
+    refused(result, "no setting 'epoch'", "did you mean 'epochs'?")
+    assert not out.exists()
+
+
+def test_unknown_setting_of_the_data(cli) -> None:
+    result = cli("train", "erm", "gratings", "--set", "data.conflict=0.1")
+    refused(result, "no setting 'conflict'", "did you mean 'conflicting'?")
+
+
+def test_value_out_of_range(cli) -> None:
+    refused(cli("train", "erm", "gratings", "--set", "plan.epochs=0"), "plan.epochs", "got 0")
+
+
+def test_malformed_assignment(cli) -> None:
+    refused(cli("train", "erm", "gratings", "--set", "plan.epochs"), "name=value")
+
+
+def test_unknown_method_and_suite(cli) -> None:
+    refused(cli("train", "denetm", "gratings"), "did you mean 'denetdm'?")
+    refused(cli("train", "erm", "grating"), "did you mean 'gratings'?")
+    refused(cli("methods", "show", "er"), "there is no method 'er'")
+    refused(cli("suites", "show", "digit"), "did you mean 'digits'?")
+
+
+def test_settings_file(cli, tmp_path: Path) -> None:
+    file, out = tmp_path / "own.toml", tmp_path / "run"
+    refused(cli("train", "erm", "gratings", "--config", file), "no settings file")
+    file.write_text("[plan]\nepochs = 3\n[data]\nconflicting = 0.3\n")
+    status, _, error = cli(
+        "train", "erm", "gratings", "--config", file, *QUICK, "--out", out, "--quiet"
+    )
+    assert status == 0, error
+    report = json.loads((out / "report.json").read_text())
+    assert report["models"]["erm"]["settings"]["plan"]["epochs"] == 2  # --set goes before the file
+    assert report["task"]["settings"]["conflicting"] == 0.3
+
+
+def test_missing_files_of_a_suite(cli, tmp_path: Path) -> None:
+    refused(cli("train", "erm", "colored_mnist"), "MNIST", "train-images-idx3-ubyte", "--root")
+    refused(cli("train", "erm", "colored_mnist", "--root", tmp_path / "no"), "there is no folder")
+
+
+def test_unreadable_image(cli, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (images / "labels.csv").unlink()
+    (images / "cat" / "broken.jpg").write_bytes(b"no image")
+    refused(
+        cli("train", "erm", images, *SMALL, "--out", out),
+        "cat/broken.jpg",
+        "truecue data check",
+        "--skip-unreadable",
+    )
+    assert not out.exists()
+    status, _, error = cli("train", "erm", images, *SMALL, "--out", out, "--skip-unreadable")
+    assert status == 0, error
+    notes = json.loads((out / "report.json").read_text())["task"]["notes"]
+    assert any("1 image" in note and "left out" in note for note in notes), notes
+
+
+def test_data_check_lists_what_is_wrong(cli, images: Path) -> None:
+    (images / "labels.csv").unlink()
+    for name in ("one", "two"):
+        (images / "cat" / f"{name}.jpg").write_bytes(b"no image")
+    status, shown, _ = cli("data", "check", images, "--json")
+    assert status == 1
+    report = json.loads(shown)
+    assert {fault["where"] for fault in report["faults"]} >= {"cat/one.jpg", "cat/two.jpg"}
+    status, shown, _ = cli("data", "check", images)
+    assert status == 1
+    assert "cat/two.jpg" in shown
+
+
+def test_data_check_of_a_table_shows_the_association(cli, images: Path) -> None:
+    status, shown, _ = cli("data", "check", images / "labels.csv", "--at-least", "1")
+    assert status == 0, shown
+    assert "class and light, Cramér's V" in shown
+
+
+def test_one_class_only(cli, images: Path) -> None:
+    (images / "labels.csv").unlink()
+    for file in (images / "dog").iterdir():
+        file.unlink()
+    (images / "dog").rmdir()
+    refused(cli("train", "erm", images), "two classes")
+
+
+def test_class_absent_from_a_split(cli, images: Path, tmp_path: Path) -> None:
+    table = images / "labels.csv"
+    head, *rows = table.read_text().splitlines()
+    split = ["test" if "cat" in row and i < 20 else "train" for i, row in enumerate(rows)]
+    table.write_text("\n".join([f"{head},split", *map(",".join, zip(rows, split, strict=True))]))
+    refused(cli("train", "erm", table), "no test image shows class 'dog'")
+
+
+def test_rows_without_files_and_labels(cli, images: Path) -> None:
+    table = images / "labels.csv"
+    text = table.read_text()
+    table.write_text(text + "cat/none.png,cat,dark\n")
+    refused(cli("train", "erm", table), "cat/none.png", "row 61")
+    table.write_text(text + "cat/0.png,,dark\n")
+    refused(cli("train", "erm", table), "row 61")
+
+
+def test_images_of_different_sizes_are_resized_and_noted(cli, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (images / "labels.csv").unlink()
+    Image.new("RGB", (50, 31)).save(images / "cat" / "wide.png")
+    status, _, error = cli("train", "erm", images, *SMALL, "--out", out)
+    assert status == 0, error
+    notes = json.loads((out / "report.json").read_text())["task"]["notes"]
+    assert any("16" in note and "short side" in note for note in notes), notes
+
+
+def test_run_folder_of_another_run(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    before = (out / "report.json").read_text()
+    result = cli("train", "erm", "gratings", *QUICK, "--out", out, "--seed", "1")
+    refused(result, "seed 0 (now 1)", "--fresh")
+    assert (out / "report.json").read_text() == before
+    status, _, _ = cli("train", "erm", "gratings", *QUICK, "--out", out, "--seed", "1", "--fresh")
+    assert status == 0
+
+
+def test_a_finished_run_is_read_back(cli, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    before = (out / "model.safetensors").read_bytes()
+    log = (out / "erm" / "log.jsonl").read_text()
+    status, _, _ = cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    assert status == 0
+    assert (out / "model.safetensors").read_bytes() == before
+    assert (out / "erm" / "log.jsonl").read_text() == log
+
+
+def test_unknown_device(cli) -> None:
+    refused(cli("train", "erm", "gratings", "--device", "tpu"), "auto, cpu, cuda or mps")
+    refused(cli("train", "erm", "gratings", "--precision", "16"), "32-true or bf16-mixed")
+
+
+@pytest.mark.parametrize("kind", ["methods", "suites"])
+def test_lists(cli, kind: str) -> None:
+    status, shown, _ = cli(kind)
+    assert status == 0
+    names = [line.split()[0] for line in shown.splitlines()]
+    status, shown, _ = cli(kind, "--json")
+    assert status == 0
+    assert list(json.loads(shown)) == names
+    for name in names:
+        status, shown, _ = cli(kind, "show", name)
+        assert status == 0
+        assert "settings" in shown
+        status, shown, _ = cli(kind, "show", name, "--json")
+        settings = {row["name"]: row for row in json.loads(shown)["settings"]}
+        assert all(row["about"] for row in settings.values()), "every setting is described"
+
+
+def test_version_and_help(cli) -> None:
+    status, shown, _ = cli("--version")
+    assert status == 0
+    assert shown.startswith("truecue 0.")
+    status, shown, _ = cli("--help")
+    assert status == 0
+    assert "train" in shown
+
+
+def test_debug_shows_the_traceback() -> None:
+    command = [sys.executable, "-m", "truecue.cli.main", "--debug", "train", "erm", "nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.slow
+def test_demo_shows_the_gain(cli, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    status, shown, _ = cli("demo", "--out", out)
+    assert status == 0
+    report = json.loads((out / "report.json").read_text())
+    before, after = (report["models"][m]["test"]["conflicting"] for m in ("erm", "denetdm"))
+    assert after["low"] > before["high"] + 0.05
+    assert "colour" in shown
