@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from truecue.engine.plan import SGD as SGD
     from truecue.engine.plan import Adam as Adam
     from truecue.engine.plan import AdamW as AdamW
+    from truecue.engine.plan import Constant as Constant
+    from truecue.engine.plan import Cosine as Cosine
+    from truecue.engine.plan import Patience as Patience
     from truecue.engine.plan import Plan as Plan
+    from truecue.engine.plan import Plateau as Plateau
+    from truecue.engine.plan import Steps as Steps
     from truecue.engine.run import Run as Run
     from truecue.errors import TruecueError as TruecueError
     from truecue.methods import METHODS as METHODS
@@ -55,6 +60,11 @@ _HOMES = {
     "Batch": "data.loader",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
+    "Constant": "engine.plan",
+    "Cosine": "engine.plan",
+    "Patience": "engine.plan",
+    "Plateau": "engine.plan",
+    "Steps": "engine.plan",
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
     "Digits": "data.suites.digits",

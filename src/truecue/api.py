@@ -22,6 +22,7 @@ from truecue.engine.run import Run, claim
 from truecue.errors import DataError, SupervisionError
 from truecue.methods.base import Method, Uses
 from truecue.methods.erm import ERM
+from truecue.metrics.groups import class_accuracy
 from truecue.metrics.intervals import Estimate
 from truecue.metrics.summary import summarise
 from truecue.nets.classifier import Classifier, save_classifier
@@ -153,7 +154,8 @@ def train(
     if folder is not None and device.first:
         for key, value in nets.items():
             path = folder / ("model.safetensors" if key == name else f"{key}.safetensors")
-            save_classifier(value, path, {"classes": list(data.train.classes), "method": key})
+            extra = {"classes": list(data.train.classes), "method": key, "seed": seed}
+            save_classifier(value, path, extra | {"data": facts.get("data")})
         write_report(report, pictures, folder)
     device.barrier()
     return Trained(nets.pop(name), report, nets)
@@ -194,6 +196,12 @@ def evaluate(
         raise DataError(
             f"the model takes {net.channels} channels and tells {net.n_classes} classes apart; the"
             f" data has {data.test.shape[0]} channels and {len(data.test.classes)} classes"
+        )
+    size = net.spec.get("size")
+    if size is not None and size != max(data.test.shape[1:]):
+        raise DataError(
+            f"the model was trained on images of {size} pixels; these have"
+            f" {max(data.test.shape[1:])}. For your own images set data.size={size}"
         )
     net = net.to(device.device)
     model = {"arch": net.spec.get("arch"), "parameters": _size(net), **_measures(net, data, device)}
@@ -309,6 +317,7 @@ def _model(
         key: {"role": made.role, "test": measure(made.net, data.test, data.bias, mask, device)}
         for key, made in run.branches.items()
     }
+    _warn_of_lost_classes(net, run, data, device)
     main = max(run.stages.values(), key=lambda s: s["seconds"], default={})
     return {
         "method": method_name(method),
@@ -327,6 +336,26 @@ def _model(
         "stages": [{"name": key} | figures for key, figures in run.stages.items()],
         "warnings": run.warnings,
     }
+
+
+LOST = 0.2
+"""A class of whose training images fewer than this share are named right counts as lost."""
+
+
+def _warn_of_lost_classes(net: Classifier, run: Run, data: Splits, device: Device) -> None:
+    """Say so where the delivered network has all but given up a class; class labels only."""
+    train = data.train
+    recall = class_accuracy(count(apply(net, train, device).argmax(1), train, None))
+    lost = [
+        f"{name} ({share:.0%} of its training images right)"
+        for name, share in zip(train.classes, recall.tolist(), strict=True)
+        if share < LOST
+    ]
+    if lost:
+        run.warn(
+            f"The network has lost {'a class' if len(lost) == 1 else 'classes'}: {', '.join(lost)}."
+            " Averages hide this. Try another seed, more epochs or another learning rate."
+        )
 
 
 def _size(net: Classifier) -> int:

@@ -154,6 +154,22 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             sentences.append(f"{place} has no setting '{names[-1]}'{hint} {settings}")
         elif problem["type"] == "missing":
             sentences.append(f"{model.__name__} needs the setting '{name}'")
+        elif problem["type"] == "union_tag_invalid":
+            kinds = [kind.strip("' ") for kind in problem["ctx"]["expected_tags"].split(",")]
+            tag = str(problem["ctx"]["tag"])
+            sentences.append(
+                f"{model.__name__}: {name}.kind must be one of {', '.join(kinds)}; got"
+                f" '{tag}'{suggest(tag, kinds)}"
+            )
+        elif problem["type"] in {"model_type", "model_attributes_type"}:
+            sentences.append(
+                f"{model.__name__}: {name} has settings of its own, e.g. {name}.NAME=...; got"
+                f" {found!r}"
+            )
+        elif problem["type"] == "tuple_type":
+            sentences.append(
+                f"{model.__name__}: {name} must be a list, e.g. {name}=[{found!r}]; got {found!r}"
+            )
         elif problem["type"] == "value_error":
             reason = str(problem["ctx"]["error"]) if "ctx" in problem else problem["msg"]
             sentences.append(f"{model.__name__}: {f'{name}: ' if name else ''}{reason}")

@@ -127,8 +127,11 @@ def _count(patch, owner, name: str, after: int, *, late: bool) -> None:
 CUTS = (cut_in_backward, cut_after_optimizer, cut_in_save, cut_before_rename)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("case", "seed"),
+    [(case, 0) for case in CASES]
+    + [pytest.param(c, s, marks=pytest.mark.slow) for c in CASES for s in range(1, 6)],
+)
 def test_cut_at_five_random_moments(case, seed, data, whole, tmp_path, monkeypatch) -> None:
     rng = random.Random(seed)
     cuts = 0

@@ -17,7 +17,10 @@ def evaluate(
     ],
     data: o.Data,
     out: o.Out = None,
-    seed: o.Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Of the splits; default: the one of the model's training."),
+    ] = None,
     sets: o.Sets = None,
     root: o.Root = None,
     skip_unreadable: o.Skip = False,
@@ -29,6 +32,7 @@ def evaluate(
     from truecue import api
     from truecue.cli.show import show_report
     from truecue.config import parse_assignments
+    from truecue.data.suites.folder import Folder
     from truecue.errors import ConfigError
     from truecue.nets.classifier import load_classifier
     from truecue.report.report import finite, write_report
@@ -39,11 +43,14 @@ def evaluate(
             f"evaluate has no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
         )
     net = load_classifier(model)
+    made = net.spec.get("extra", {})
     suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
+    if isinstance(suite, Folder) and "size" not in given:
+        suite = suite.override({"size": net.spec["size"]})
     report = api.evaluate(
         net,
-        o.load(suite, root, seed),
-        name=str(net.spec.get("extra", {}).get("method", "model")),
+        o.load(suite, root, int(made.get("seed", 0)) if seed is None else seed),
+        name=str(made.get("method", "model")),
         device=o.open_device(device, threads=threads),
         facts=o.facts(data, suite),
     )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 methods = typer.Typer(help="List the methods; show one with its settings.")
 suites = typer.Typer(help="List the suites; show one with its source, licence and settings.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="One of those listed.")]
 
 
 @methods.callback(invoke_without_command=True)
@@ -33,13 +34,13 @@ def list_methods(context: typer.Context, as_json: Json = False) -> None:
 
 
 @methods.command("show")
-def show_method(name: str, as_json: Json = False) -> None:
+def show_method(name: Name, as_json: Json = False) -> None:
     """Show a method with its settings."""
     from truecue.methods import method_named
 
     method = method_named(name)
     facts = {"title": method.title, "labels used in training": method.uses.words()}
-    _show(name, method, facts, as_json=as_json)
+    _show(name, method, facts, "", as_json=as_json)
 
 
 @suites.callback(invoke_without_command=True)
@@ -59,16 +60,18 @@ def list_suites(context: typer.Context, as_json: Json = False) -> None:
 
 
 @suites.command("show")
-def show_suite(name: str, as_json: Json = False) -> None:
+def show_suite(name: Name, as_json: Json = False) -> None:
     """Show a suite: source, licence, which files to put where, settings."""
     from truecue.data.suites import suite_named
 
     suite = suite_named(name)
     facts = {"source": suite.source, "licence": suite.licence, "files": suite.layout}
-    _show(name, suite, facts, as_json=as_json)
+    _show(name, suite, facts, "data.", as_json=as_json)
 
 
-def _show(name: str, of: type[Config], facts: dict[str, str], *, as_json: bool) -> None:
+def _show(
+    name: str, of: type[Config], facts: dict[str, str], prefix: str, *, as_json: bool
+) -> None:
     settings = [{"name": n, "default": d, "about": a} for n, d, a in _settings(of)]
     if as_json:
         typer.echo(json.dumps(facts | {"settings": settings}, indent=1, default=str))
@@ -76,7 +79,7 @@ def _show(name: str, of: type[Config], facts: dict[str, str], *, as_json: bool) 
     typer.echo(f"{name}: {inspect.cleandoc(of.__doc__ or '')}\n")
     for what, text in facts.items():
         typer.echo(f"{what}: {text}")
-    typer.echo("\nsettings (change them with --set name=value):")
+    typer.echo(f"\nsettings (change them with --set {prefix}NAME=VALUE):")
     for row in settings:
         default = "required" if row["default"] is ... else json.dumps(row["default"], default=str)
         typer.echo(f"  {row['name']} = {default}\n      {row['about']}")

@@ -15,6 +15,7 @@ import typer
 from truecue.errors import ConfigError
 
 if TYPE_CHECKING:
+    from truecue.config import Config
     from truecue.data.sets import Splits
     from truecue.data.suites.base import Suite
     from truecue.engine.device import Device
@@ -64,6 +65,14 @@ def divide(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return own, data
 
 
+def check_names(own: dict[str, Any], method: type[Config], suite: Suite) -> None:
+    """Point out a setting of the data that lacks its prefix."""
+    for name in own:
+        first = name.split(".")[0]
+        if first not in method.model_fields and first in type(suite).model_fields:
+            raise ConfigError(f"'{name}' is a setting of the data: write --set data.{name}=...")
+
+
 def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = False) -> Suite:
     """The suite that DATA names, with its settings."""
     from truecue.data.suites import open_data
@@ -77,7 +86,7 @@ def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> 
     """A suite's splits; missing folders are named, and decoding shows its progress."""
     from truecue.data.suites.folder import Folder
 
-    if root is not None and not root.is_dir():
+    if root is not None and not suite.self_made and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
     if not isinstance(suite, Folder):
         return suite.load(root, seed=seed)

@@ -15,21 +15,24 @@ def show_report(report: dict[str, Any], out: Path | None) -> None:
     """Print the test accuracies of all models, warnings, and where the page is."""
     from truecue.report.words import verdict
 
-    console = Console()
-    console.print(verdict(report).headline, highlight=False, soft_wrap=True)
-    shown = [c for c in COLUMNS if any(_value(m, c) is not None for m in _rows(report).values())]
+    console = Console(highlight=False)
+    console.print(verdict(report).headline, soft_wrap=True, markup=False)
+    rows = _rows(report)
+    shown = [
+        c for c in COLUMNS if any(measures[c]["value"] is not None for measures in rows.values())
+    ]
     table = Table(title="Test accuracy in %, with 95 % intervals", title_justify="left")
     table.add_column("model")
     for column in shown:
-        table.add_column(column.replace("_", " "), justify="right")
-    for name, measures in _rows(report).items():
+        table.add_column(column.replace("_", "\n"), justify="right", no_wrap=True)
+    for name, measures in rows.items():
         table.add_row(name, *(_cell(measures, column) for column in shown))
     console.print(table)
     for model in report["models"].values():
         for warning in model.get("warnings", []):
-            console.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+            console.print(f"Warning: {warning}", style="yellow", soft_wrap=True, markup=False)
     if out is not None:
-        console.print(f"Report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True, markup=False)
 
 
 def _rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -37,17 +40,12 @@ def _rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for name, model in report["models"].items():
         rows[name] = model["test"]
         for branch, made in model.get("branches", {}).items():
-            rows[f"  {branch} branch"] = made["test"]
+            rows[f"  {branch}"] = made["test"]
     return rows
-
-
-def _value(measures: dict[str, Any], column: str) -> float | None:
-    value: float | None = measures[column]["value"]
-    return value
 
 
 def _cell(measures: dict[str, Any], column: str) -> str:
     m = measures[column]
     if m["value"] is None:
         return "–"
-    return f"{100 * m['value']:.1f} ({100 * m['low']:.1f}–{100 * m['high']:.1f})"
+    return f"{100 * m['value']:.1f}\n{100 * m['low']:.0f}–{100 * m['high']:.0f}"

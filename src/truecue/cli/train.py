@@ -17,7 +17,7 @@ def train(
     seed: o.Seed = 0,
     sets: o.Sets = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML with settings; --set goes before it.")
+        Path | None, typer.Option("--config", help="TOML with settings; --set overrides it.")
     ] = None,
     root: o.Root = None,
     arch: Annotated[
@@ -48,8 +48,10 @@ def train(
     from truecue.methods import method_named
 
     own, given = o.divide((read_toml(config) if config else {}) | parse_assignments(sets or []))
-    chosen = method_named(method)().override(own)
     suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
+    kind = method_named(method)
+    o.check_names(own, kind, suite)
+    chosen = kind().override(own)
     compute = o.open_device(
         device, devices, precision, deterministic=deterministic, threads=threads
     )
@@ -79,6 +81,7 @@ def demo(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over where the folder holds a run.")
     ] = False,
+    threads: o.Threads = 1,
     quiet: o.Quiet = False,
 ) -> None:
     """The main job on embedded data: train plainly, find the shortcut, remove it, show both.
@@ -97,7 +100,7 @@ def demo(
         suite.load(seed=seed),
         out=out,
         seed=seed,
-        device=o.open_device("cpu", threads=2),
+        device=o.open_device("cpu", threads=threads),
         fresh=fresh,
         quiet=quiet,
         facts=o.facts("digits", suite),

@@ -42,6 +42,8 @@ class Device:
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         from lightning_fabric import Fabric
 
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            raise ConfigError("there is no CUDA device that torch can use; choose auto or cpu")
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
         nodes = int(os.environ.get("WORLD_SIZE", devices)) // devices
         many = devices * nodes > 1

@@ -284,9 +284,10 @@ def claim(
             if before.get(name) != now.get(name)
         ]
         if changed:
+            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise RunMismatch(
-                f"{folder} was made with other settings: {', '.join(changed)}. Use another folder,"
-                " or --fresh to start over"
+                f"{folder} was made with other settings: {', '.join(changed[:4])}{more}. Use"
+                " another folder, or --fresh to start over"
             )
         return
     for run in runs:

@@ -101,7 +101,7 @@ def test_battery_finds_faults(method: Method, complaint: str, tmp_path: Path) ->
 
 
 def test_undeclared_attributes_are_not_even_there(tmp_path: Path) -> None:
-    check_method(_Peeking(), tmp_path)  # it looks, and sees nothing
+    testing.check_supervision(_Peeking(), tmp_path)  # it looks, and sees nothing
 
 
 def test_declared_attributes_are_there() -> None:
