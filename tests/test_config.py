@@ -90,7 +90,9 @@ def test_values_out_of_range_are_named_with_what_was_found() -> None:
     assert "plan.motor_of.head.rate" in sentence(
         plan={"motor_of": {"head": {"kind": "slow", "rate": 0}}}
     )
-    assert "'slow', 'fast'" in sentence(plan={"motor": {"kind": "electric"}})
+    assert "must be one of slow, fast; got 'electric'" in sentence(
+        plan={"motor": {"kind": "electric"}}
+    )
 
 
 def test_several_faults_are_told_at_once_but_not_all_of_many() -> None:

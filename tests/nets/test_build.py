@@ -121,8 +121,8 @@ def test_a_timm_that_cannot_be_imported_is_missing_too(monkeypatch, tmp_path):
 
 
 def test_defaults_by_size():
-    assert [default_arch(3, s) for s in (8, 32, 33, 96, 97, 224)] == [
-        *("conv3", "conv3", "resnet20", "resnet20", "resnet18", "resnet18")
+    assert [default_arch(3, s) for s in (8, 31, 32, 96, 97, 224)] == [
+        *("mlp-5", "mlp-5", "resnet20", "resnet20", "resnet18", "resnet18")
     ]
     assert pair_for(28) == ("mlp-5", "mlp-3", "mlp-5", 100)
     assert pair_for(32) == pair_for(64) == ("resnet20", "cnn3", "resnet18-64", 64)

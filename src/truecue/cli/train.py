@@ -10,6 +10,10 @@ import typer
 from truecue.cli import options as o
 
 
+DEMO_EPOCHS = 40
+"""Epochs of each stage of the demo: enough to see the point in a minute."""
+
+
 def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="See 'truecue methods'.")],
     data: o.Data,
@@ -96,7 +100,7 @@ def demo(
 
     suite = Digits()
     trained = api.train(
-        DeNetDM(),
+        DeNetDM().override({"experts.epochs": DEMO_EPOCHS, "plan.epochs": DEMO_EPOCHS}),
         suite.load(seed=seed),
         out=out,
         seed=seed,

@@ -137,7 +137,7 @@ def default_arch(channels: int, size: int) -> str:
         channels: of the images; makes no difference so far.
         size: of the images' sides, in pixels.
     """
-    return "conv3" if size <= 32 else "resnet20" if size <= 96 else "resnet18"
+    return "mlp-5" if size < 32 else "resnet20" if size <= 96 else "resnet18"
 
 
 def pair_for(size: int) -> tuple[str, str, str, int]:

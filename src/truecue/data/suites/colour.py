@@ -45,6 +45,41 @@ PALETTE = np.array(
 )
 """float32 [10, 3], red, green and blue in [0, 1]. Digit d is aligned with colour d."""
 
+BRIGHT_NAMES = (
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "cyan",
+    "blue",
+    "violet",
+    "magenta",
+    "rose",
+    "white",
+)
+"""What the colours of `BRIGHT` look like."""
+
+BRIGHT = (
+    np.array(
+        [
+            [255, 50, 50],
+            [255, 145, 0],
+            [255, 240, 30],
+            [50, 230, 80],
+            [60, 240, 255],
+            [70, 110, 255],
+            [160, 70, 255],
+            [255, 50, 230],
+            [255, 180, 200],
+            [255, 255, 255],
+        ],
+        dtype=np.float32,
+    )
+    / 255
+)
+"""float32 [10, 3]: ten colours of full brightness that are easy to tell apart. In `PALETTE` two
+are so dark that networks give up the shape of digits that they go with."""
+
 SIGMAS = (0.05, 0.02, 0.01, 0.005, 0.002)
 """Standard deviation of the colour noise for severity 1 to 5; the papers use severity 4."""
 
@@ -83,13 +118,15 @@ class Colours(NamedTuple):
     """The colours of images: which one, and the noise on it."""
 
     values: Ids
-    """int64 [n], rows of `PALETTE`."""
+    """int64 [n], rows of the palette."""
     noise: npt.NDArray[np.float32]
     """float32 [n, 3], one triple for all pixels of an image."""
+    bright: bool = False
+    """Whether colours are those of `BRIGHT` instead of `PALETTE`."""
 
     def attribute(self, ids: Ids) -> Attribute:
         """The colours of some images as the misleading attribute."""
-        return Attribute(torch.from_numpy(self.values[ids]), NAMES)
+        return Attribute(torch.from_numpy(self.values[ids]), BRIGHT_NAMES if self.bright else NAMES)
 
     def paint(self, grey: npt.NDArray[np.uint8], ids: Ids) -> Tensor:
         """Some of the grey images [n, h, w] in their colours: uint8 [len(ids), 3, h, w].
@@ -97,7 +134,8 @@ class Colours(NamedTuple):
         A pixel is the palette's colour plus the noise, cut to [0, 1], times the grey value, and
         truncated to an integer.
         """
-        tints = np.clip(PALETTE[self.values[ids]] + self.noise[ids], 0, 1)
+        palette = BRIGHT if self.bright else PALETTE
+        tints = np.clip(palette[self.values[ids]] + self.noise[ids], 0, 1)
         painted = np.empty((len(ids), 3, *grey.shape[1:]), dtype=np.uint8)
         for start in range(0, len(ids), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -106,7 +144,9 @@ class Colours(NamedTuple):
         return torch.from_numpy(painted)
 
 
-def draw_colours(y: Ids, aligned: float, severity: int, seed: int) -> Colours:
+def draw_colours(
+    y: Ids, aligned: float, severity: int, seed: int, *, bright: bool = False
+) -> Colours:
     """Give every digit a colour.
 
     Args:
@@ -114,7 +154,8 @@ def draw_colours(y: Ids, aligned: float, severity: int, seed: int) -> Colours:
         aligned: share of the images whose colour is that of their digit, in [0, 1].
         severity: 1 to 5, see `SIGMAS`.
         seed: of the colour noise.
+        bright: use `BRIGHT`, not the published `PALETTE`.
     """
     draw = np.random.default_rng(derive(seed, "colour noise"))
     noise = draw.standard_normal((len(y), 3), dtype=np.float32) * np.float32(SIGMAS[severity - 1])
-    return Colours(assign(y, aligned, len(PALETTE)), noise)
+    return Colours(assign(y, aligned, len(PALETTE)), noise, bright)

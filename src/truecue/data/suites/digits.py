@@ -31,7 +31,7 @@ class Digits(Suite):
 
     1,797 real handwritten digits of 8 x 8 pixels are divided among the splits first, and only then
     turned into many larger ones by random shift, scale and rotation, so that no test image comes
-    from a digit that was trained on. Colours, and which image gets which, are those of Colored
+    from a digit that was trained on. Which image gets which of ten colours is decided as for Colored
     MNIST. In the test images all colours are equally frequent with every digit.
     """
 
@@ -65,7 +65,7 @@ class Digits(Suite):
             chosen = _repeat(sources, size, derive(seed, "digits", name, "order"))
             grey = _enlarge(small[chosen], derive(seed, "digits", name, "enlarge"))
             noise = derive(seed, "digits", name)
-            colours = draw_colours(y[chosen], aligned, self.severity, noise)
+            colours = draw_colours(y[chosen], aligned, self.severity, noise, bright=True)
             every = np.arange(size)
             return ImageSet(
                 colours.paint(grey, every),
