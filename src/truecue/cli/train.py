@@ -9,7 +9,6 @@ import typer
 
 from truecue.cli import options as o
 
-
 DEMO_EPOCHS = 40
 """Epochs of each stage of the demo: enough to see the point in a minute."""
 

@@ -31,8 +31,8 @@ class Digits(Suite):
 
     1,797 real handwritten digits of 8 x 8 pixels are divided among the splits first, and only then
     turned into many larger ones by random shift, scale and rotation, so that no test image comes
-    from a digit that was trained on. Which image gets which of ten colours is decided as for Colored
-    MNIST. In the test images all colours are equally frequent with every digit.
+    from a digit that was trained on. Which image gets which of ten colours is decided as for
+    Colored MNIST. In the test images all colours are equally frequent with every digit.
     """
 
     source: ClassVar[str] = (

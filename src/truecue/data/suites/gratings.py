@@ -28,7 +28,8 @@ class Gratings(Suite):
     1,024 training, 256 validation and 512 test images of 3 x 16 x 16 in two classes. A fully
     connected network, the default, follows the tint: its worst group stays below 20 %, while the
     average over training images is 98 %. So does a convolutional network in its first epochs;
-    trained for long it finds the grating. With `conflicting = 0.5` the tint says nothing, and both reach about 100 %.
+    trained for long it finds the grating. With `conflicting = 0.5` the tint says nothing, and both
+    reach about 100 %.
     """
 
     source: ClassVar[str] = "made by the package from sines and noise"
