@@ -72,7 +72,9 @@ def _show(report: CheckReport) -> None:
         console.print(f"{name} image: {width} x {height} pixels")
     for table in report.tables:
         strength = "not defined" if table.cramers_v is None else f"{table.cramers_v:.2f}"
-        title = f"{table.split}: class and {table.attribute}, Cramér's V {strength} (0 none, 1 full)"
+        title = (
+            f"{table.split}: class and {table.attribute}, Cramér's V {strength} (0 none, 1 full)"
+        )
         console.print(escape(title), soft_wrap=True)
         console.print(_table(table))
     for note in report.notes:
