@@ -250,7 +250,7 @@ def _check_supervision(method: Method, data: Splits) -> None:
     needs = {Uses.TRAIN_ATTRIBUTES: data.train, Uses.VAL_ATTRIBUTES: data.val}
     for use, part in needs.items():
         if use in method.supervision() and (part is None or data.bias is None):
-            without = ", ".join(name for name, m in METHODS.items() if use not in m.uses)
+            without = ", ".join(name for name, m in METHODS.items() if not m.uses)
             raise SupervisionError(
                 f"{type(method).__name__} needs {use.words()}, and this data has none; use a method"
                 f" that does without ({without})"
