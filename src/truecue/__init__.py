@@ -42,7 +42,13 @@ if TYPE_CHECKING:
     from truecue.methods.base import Method as Method
     from truecue.methods.base import Uses as Uses
     from truecue.methods.denetdm import DeNetDM as DeNetDM
+    from truecue.methods.dfr import DFR as DFR
     from truecue.methods.erm import ERM as ERM
+    from truecue.methods.groupdro import GroupDRO as GroupDRO
+    from truecue.methods.jtt import JTT as JTT
+    from truecue.methods.lff import LfF as LfF
+    from truecue.methods.reweight import Reweight as Reweight
+    from truecue.methods.subsample import Subsample as Subsample
     from truecue.nets.build import build as build
     from truecue.nets.classifier import Classifier as Classifier
     from truecue.nets.classifier import load_classifier as load_classifier
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
 __version__ = _version("truecue")
 
 _HOMES = {
+    "DFR": "methods.dfr",
     "METHODS": "methods",
     "SGD": "engine.plan",
     "SUITES": "data.suites",
@@ -71,14 +78,19 @@ _HOMES = {
     "ERM": "methods.erm",
     "Folder": "data.suites.folder",
     "Gratings": "data.suites.gratings",
+    "GroupDRO": "methods.groupdro",
     "ImageSet": "data.sets",
+    "JTT": "methods.jtt",
     "Learner": "engine.learner",
+    "LfF": "methods.lff",
     "Method": "methods.base",
     "Plan": "engine.plan",
+    "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",
     "Splits": "data.sets",
     "Step": "engine.learner",
+    "Subsample": "methods.subsample",
     "Suite": "data.suites.base",
     "Trained": "api",
     "TruecueError": "errors",

@@ -103,7 +103,7 @@ def train(
         claim(folder, asked, {"versions": _versions()}, runs=runs, fresh=fresh)
     device.barrier()
     judge, monitor = Judge(data, device), Monitor(data, device)
-    blind = _blind(data, method.uses)
+    blind = _blind(data, method.supervision())
 
     def fit(one: Method, name: str, arch: str | None) -> tuple[Classifier, Run, float]:
         run = Run(
@@ -257,8 +257,8 @@ def _check_supervision(method: Method, data: Splits) -> None:
             )
     needs = {Uses.TRAIN_ATTRIBUTES: data.train, Uses.VAL_ATTRIBUTES: data.val}
     for use, part in needs.items():
-        if use in method.uses and (part is None or data.bias is None):
-            without = ", ".join(name for name, m in METHODS.items() if use not in m.uses)
+        if use in method.supervision() and (part is None or data.bias is None):
+            without = ", ".join(name for name, m in METHODS.items() if not m.uses)
             raise SupervisionError(
                 f"{type(method).__name__} needs {use.words()}, and this data has none; use a method"
                 f" that does without ({without})"

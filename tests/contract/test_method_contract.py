@@ -132,6 +132,14 @@ def test_other_checks_see_other_bits() -> None:
     assert not same_bits(one, replace(other, net=testing.fit(ERM(), small_gratings(), seed=3).net))
 
 
+def test_every_group_is_among_the_images_of_the_checks() -> None:
+    """Otherwise shuffled attributes would be the same attributes."""
+    for part in small_gratings().parts().values():
+        cells = (2 * part.y + part.attributes["tint"].values).bincount(minlength=4)
+        assert int(cells.min()) >= 5
+    assert len(small_gratings().train) == 256
+
+
 SELF_MADE = [name for name, suite in SUITES.items() if suite.self_made]
 
 

@@ -8,11 +8,23 @@ from truecue.config import suggest
 from truecue.errors import ConfigError
 from truecue.methods.base import Method, Uses
 from truecue.methods.denetdm import DeNetDM
+from truecue.methods.dfr import DFR
 from truecue.methods.erm import ERM
+from truecue.methods.groupdro import GroupDRO
+from truecue.methods.jtt import JTT
+from truecue.methods.lff import LfF
+from truecue.methods.reweight import Reweight
+from truecue.methods.subsample import Subsample
 
 METHODS: dict[str, type[Method]] = {
     "denetdm": DeNetDM,
+    "dfr": DFR,
     "erm": ERM,
+    "groupdro": GroupDRO,
+    "jtt": JTT,
+    "lff": LfF,
+    "reweight": Reweight,
+    "subsample": Subsample,
 }
 """The package's methods by name; others enter through the entry-point group `truecue.methods`."""
 
@@ -35,4 +47,17 @@ def method_named(name: str) -> type[Method]:
     )
 
 
-__all__ = ["ERM", "METHODS", "DeNetDM", "Method", "Uses", "method_named"]
+__all__ = [
+    "DFR",
+    "ERM",
+    "JTT",
+    "METHODS",
+    "DeNetDM",
+    "GroupDRO",
+    "LfF",
+    "Method",
+    "Reweight",
+    "Subsample",
+    "Uses",
+    "method_named",
+]

@@ -36,6 +36,7 @@ class Method(Config, ABC):
     title: ClassVar[str]
     """The method's name in full, with its source."""
     uses: ClassVar[Uses] = Uses.LABELS
+    """What it asks for with default settings."""
     plan: Plan = Plan()
     """How the network that is delivered is trained."""
 
@@ -50,6 +51,10 @@ class Method(Config, ABC):
         Returns:
             A classifier from uint8 images to logits.
         """
+
+    def supervision(self) -> Uses:
+        """What it asks for with these settings; `uses`, where a method does not say otherwise."""
+        return self.uses
 
     def plans(self) -> dict[str, Plan]:
         """Every plan among the settings, by name."""
@@ -67,4 +72,4 @@ class Method(Config, ABC):
         """For reports: labels that training and choosing look at."""
         used = dict.fromkeys(LABELS_FOR_CHOOSING[plan.select] for plan in self.plans().values())
         asked = [words for words in used if words != "none"]
-        return {"training": self.uses.words(), "choosing": "; ".join(asked) or "none"}
+        return {"training": self.supervision().words(), "choosing": "; ".join(asked) or "none"}

@@ -1,0 +1,249 @@
+"""DFR: the solver against scikit-learn, the published numbers, and who sees which labels."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from truecue.engine.device import Device
+from truecue.engine.plan import Plan
+from truecue.engine.run import Run
+from truecue.errors import ConfigError, DataError, SupervisionError
+from truecue.losses.sparse import l1, sparse_logistic, violation
+from truecue.methods import dfr
+from truecue.methods.base import Uses
+from truecue.methods.dfr import DFR
+from truecue.methods.grouping import grouped
+from truecue.nets.classifier import load_classifier
+from truecue.testing import check_supervision, fit, small_gratings
+
+SHORT = Plan(epochs=1, batch_size=64)
+
+
+def problem(n: int, d: int, k: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Correlated, standardised features and labels that depend on some of them."""
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 6, generator=rng) @ torch.randn(6, d, generator=rng)
+    x = (x + 0.5 * torch.randn(n, d, generator=rng)).double()
+    y = (x[:, :k] + 2 * torch.randn(n, k, generator=rng)).argmax(1)
+    return (x - x.mean(0)) / x.std(0), y
+
+
+def objective(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, c: float) -> float:
+    return float(c * F.cross_entropy(x @ weight.T + bias, y, reduction="sum") + l1(weight))
+
+
+# the solver
+
+
+def test_penalty_of_the_published_head() -> None:
+    assert 0.1 * float(l1(torch.tensor([[1.0, -2.0], [0.5, 0.0]]))) == pytest.approx(0.35)
+
+
+@pytest.mark.parametrize("c", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("k", [2, 4])
+def test_solver_finds_scikit_learns_minimum(k: int, c: float) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = problem(120, 15, k)
+    weight, bias = sparse_logistic(x, y, k, c)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the name of the penalty changes between versions
+        theirs = LogisticRegression(
+            penalty="l1", C=c, solver="saga", tol=1e-6, max_iter=5000, random_state=0
+        ).fit(x.numpy(), y.numpy())
+    coef, intercept = torch.tensor(theirs.coef_), torch.tensor(theirs.intercept_)
+    if k == 2:  # one row for the difference of the two
+        coef, intercept = torch.cat([-coef, coef]) / 2, torch.cat([-intercept, intercept]) / 2
+    ours = objective(x, y, weight, bias, c)
+    other = objective(x, y, coef, intercept, c)
+    assert ours <= other * (1 + 1e-6)
+    assert ours == pytest.approx(other, rel=1e-3)
+    if k == 2:
+        torch.testing.assert_close(weight[1] - weight[0], 2 * coef[1], rtol=0, atol=5e-3)
+
+
+def test_solution_fulfils_the_conditions_of_the_minimum() -> None:
+    x, y = problem(80, 30, 3)
+    weight, bias = sparse_logistic(x, y, 3, 0.3, tol=1e-7, steps=50000)
+    ones = torch.cat([x, x.new_ones(80, 1)], 1)
+    w = torch.cat([weight, bias[:, None]], 1)
+    assert violation(ones, F.one_hot(y, 3).double(), w, 0.3) < 1e-7
+    assert 0 < int((weight != 0).sum()) < weight.numel()
+    best = objective(x, y, weight, bias, 0.3)
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        noise = 0.01 * torch.randn(weight.shape, generator=rng).double()
+        assert objective(x, y, weight + noise, bias, 0.3) > best
+
+
+def test_strong_penalty_leaves_only_how_frequent_classes_are() -> None:
+    x, y = problem(90, 5, 3)
+    weight, bias = sparse_logistic(x, y, 3, 1e-6, tol=1e-12, steps=50000)
+    assert int((weight != 0).sum()) == 0
+    torch.testing.assert_close(bias.softmax(0), y.bincount() / 90.0, rtol=1e-2, atol=1e-2,
+                               check_dtype=False)  # fmt: skip
+    with pytest.raises(ConfigError, match="above 0"):
+        sparse_logistic(x, y, 3, 0.0)
+
+
+# the method
+
+
+class Spy:
+    """Keeps what the solver was asked for, and solves."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.asked: list[tuple[Tensor, Tensor, float]] = []
+        self.found: list[tuple[Tensor, Tensor]] = []
+        monkeypatch.setattr(dfr, "sparse_logistic", self)
+
+    def __call__(self, x, y, classes, c):
+        self.asked.append((x, y, c))
+        self.found.append(sparse_logistic(x, y, classes, c))
+        return self.found[-1]
+
+
+def trained(method: DFR, data=None) -> tuple[Any, Run]:
+    run = Run(None, 0, Device("cpu"), arch="mlp-3")
+    net = method.override({"plan.epochs": 2}).fit(data or small_gratings(), run)
+    return net, run
+
+
+@pytest.mark.parametrize("scaling", ["train", "released"])
+def test_head_is_the_mean_of_fits_to_balanced_standardised_features(monkeypatch, scaling) -> None:
+    spy, data = Spy(monkeypatch), small_gratings()
+    net, run = trained(DFR(fits=5, scaling=scaling, strengths=(0.3, 0.1)))
+    tuning, finals = spy.asked[:2], spy.asked[2:]
+    assert [c for _, _, c in tuning] == [0.3, 0.1]
+    assert len(finals) == 5
+    assert len({c for _, _, c in finals}) == 1
+    least = int(grouped(data.val, "tint").counts.min())
+    assert all(y.bincount().tolist() == [2 * least, 2 * least] for _, y, _ in finals)
+    plain = run.branches["plain"].net
+    z = run.apply(plain.features, data.train).double()
+    mean, std = z.mean(0), z.std(0, correction=0)
+    std[std == 0] = 1
+    # logits of raw features are those of the mean layer on standardised ones
+    weight, bias = (torch.stack(parts).mean(0) for parts in zip(*spy.found[2:], strict=True))
+    features = run.apply(plain.features, data.test).double()
+    wanted = ((features - mean) / std) @ weight.T + bias
+    torch.testing.assert_close(run.apply(net, data.test).double(), wanted, rtol=1e-3, atol=1e-3)
+    own = tuning[0][0].mean(0).abs().max()
+    assert (float(own) < 1e-9) == (scaling == "released")
+
+
+def test_identical_fits_average_to_that_fit(monkeypatch) -> None:
+    layer = torch.tensor([[1.0, -2.0], [0.5, 0.0]]).double(), torch.tensor([0.3, -0.1]).double()
+    monkeypatch.setattr(dfr, "_layer", lambda *_: layer)
+    data = small_gratings()
+
+    class Flat(torch.nn.Module):
+        n_classes = 2
+
+        def features(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :2].float()
+
+    groups = grouped(data.val, "tint")
+    head = DFR(strengths=(1.0,))._head(
+        Flat(),
+        data,
+        data.val,
+        groups,
+        Run(None, 0, Device("cpu")),  # type: ignore[arg-type]
+    )
+    torch.testing.assert_close(head["weight"], layer[0].float())
+    torch.testing.assert_close(head["bias"], layer[1].float())
+
+
+def test_only_the_last_layer_changes_and_the_model_is_an_ordinary_one(tmp_path) -> None:
+    data = small_gratings()
+    result = fit(DFR(), data, tmp_path)
+    plain = result.others["dfr-plain"].state_dict()
+    changed = {k for k, v in result.net.state_dict().items() if not torch.equal(v, plain[k])}
+    assert changed == {"head.weight", "head.bias"}
+    read = load_classifier(tmp_path / "model.safetensors")
+    assert torch.equal(read(data.test.images), result.net(data.test.images))
+    assert (tmp_path / "dfr" / "once" / "head.safetensors").exists()
+
+
+def test_halves_share_no_image_and_every_group() -> None:
+    groups = grouped(small_gratings().val, "tint")
+    held, rest = dfr._halves(groups, 0)
+    assert sorted([*held.tolist(), *rest.tolist()]) == list(range(len(groups.of)))
+    half = groups.counts // 2
+    assert torch.equal(groups.of[held].bincount(), half)
+    assert torch.equal(groups.of[rest].bincount(), groups.counts - half)
+
+
+@pytest.mark.parametrize(
+    ("settings", "uses"),
+    [
+        ({}, Uses.VAL_ATTRIBUTES),
+        ({"fit_on": "train"}, Uses.TRAIN_ATTRIBUTES | Uses.VAL_ATTRIBUTES),
+        ({"fit_on": "train", "strengths": (0.1,)}, Uses.TRAIN_ATTRIBUTES),
+    ],
+)
+def test_it_sees_the_labels_that_it_declares(settings: dict[str, Any], uses: Uses) -> None:
+    seen = []
+
+    class Looking(DFR):
+        def fit(self, data, run):
+            seen.append((set(data.train.attributes), set(data.val.attributes), data.bias))
+            return super().fit(data, run)
+
+    method = Looking(**settings)
+    assert method.supervision() == uses
+    fit(method, small_gratings())
+    train = {"tint"} if Uses.TRAIN_ATTRIBUTES in uses else set()
+    val = {"tint"} if Uses.VAL_ATTRIBUTES in uses else set()
+    assert seen == [(train, val, "tint")]
+
+
+def test_train_subset_version_looks_at_no_other_labels(tmp_path) -> None:
+    check_supervision(DFR(fit_on="train", strengths=(0.1,), fits=2), tmp_path)
+
+
+def test_validation_images_are_needed() -> None:
+    data = replace(small_gratings(), val=None)
+    with pytest.raises(SupervisionError, match=r"DFR needs .*validation images"):
+        fit(DFR(), data)
+    fit(DFR(fit_on="train", strengths=(0.1,)), data)
+
+
+def test_a_group_of_one_image_is_fitted_to_and_warned_of() -> None:
+    data = small_gratings()
+    val = data.val
+    cell = 2 * val.y + val.attributes["tint"].values
+    keep = cell != 1
+    keep[(cell == 1).nonzero()[0]] = True
+    _, run = trained(DFR(fits=2), replace(data, val=val.select(keep)))
+    (said,) = run.warnings
+    assert said.startswith("The smallest group (horizontal with tint cold) has 1 images")
+    assert "sees only 4 images" in said
+    one_each = torch.cat([(cell == c).nonzero()[:1, 0] for c in range(4)])
+    with pytest.raises(DataError, match="no group has two validation images"):
+        trained(DFR(), replace(data, val=val.select(one_each)))
+
+
+def test_seeds_choose_other_subsets() -> None:
+    net, run = trained(DFR(fits=1, strengths=(0.1,)))
+    groups = grouped(small_gratings().val, "tint")
+    one, other = (dfr.balanced_subset(groups, s, "dfr", "fit", 0) for s in (0, 1))
+    assert not torch.equal(one, other)
+    assert net.head.weight.shape == run.branches["plain"].net.head.weight.shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"strengths": ()}, "strengths"), ({"strengths": (0,)}, "strengths"),
+                            ({"fits": 0}, "fits"), ({"fit_on": "test"}, "fit_on")],
+)  # fmt: skip
+def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        DFR(**settings)
