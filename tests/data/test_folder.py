@@ -192,7 +192,7 @@ class TestFolders:
         with pytest.raises(
             DataError,
             match=r"^cat/3\.png: it is not an image of a known kind\. `truecue data check .*zoo`"
-            " lists all; set skip_unreadable",
+            " lists all; --skip-unreadable",
         ):
             load(zoo)
         (zoo / "dog" / "link.png").symlink_to(zoo / "nowhere")
