@@ -9,7 +9,7 @@ import typer
 
 from truecue.cli import options as o
 
-DEMO_EPOCHS = 40
+DEMO_EPOCHS = 60
 """Epochs of each stage of the demo: enough to see the point in a minute."""
 
 

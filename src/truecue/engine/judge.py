@@ -94,11 +94,11 @@ class Judge:
 class Monitor:
     """Accuracy of every branch after every epoch, on fixed samples of known bias where possible.
 
-    Watches up to 2,000 training images (as many bias-conflicting as aligned ones where that can be
-    had) and up to 2,000 validation images. For the eye only: nothing is chosen by it.
+    Watches up to 1,000 training images (as many bias-conflicting as aligned ones where that can be
+    had) and up to 1,000 validation images. For the eye only: nothing is chosen by it.
     """
 
-    def __init__(self, splits: Splits, device: Device, *, most: int = 2000, seed: int = 0):
+    def __init__(self, splits: Splits, device: Device, *, most: int = 1000, seed: int = 0):
         self._bias, self._device = splits.bias, device
         self._mask = aligned_mask(splits)
         self._sets: dict[str, ImageSet] = {}

@@ -46,7 +46,7 @@ class Digits(Suite):
     """Share of the training and validation images whose colour is not that of their digit."""
     severity: Annotated[int, Field(ge=1, le=5)] = 4
     """Colour noise; 1 is the strongest (standard deviation 0.05), 5 the weakest (0.002)."""
-    train_size: Annotated[int, Field(ge=100, le=1_000_000)] = 3000
+    train_size: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
     """Number of training images."""
     test_size: Annotated[int, Field(ge=100, le=1_000_000)] = 2000
     """Number of test images."""
