@@ -276,7 +276,7 @@ def without(label: int, predictions: list[int]) -> list[int]:
         (right_but(0, 1, 2, 3), right_but(9), "swapping the depths"),
         (right_but(0, 1), right_but(2, 3), r"no clear separation"),
         # a class that the deep branch has lost does not turn the sign
-        (without(2, right_but(9)), right_but(0, 1, 2, 3), ""),
+        (without(2, right_but(9)), right_but(0, 1, 2, 3), "lost 1 of 4 classes (c)"),
         (right_but(0, 1, 2, 3), without(0, without(1, right_but(9))), "swapping the depths"),
         (NEXT, Y, "no clear separation"),  # the deep branch has lost everything
     ],
@@ -285,3 +285,4 @@ def test_warning_by_hand(deep, shallow, words: str) -> None:
     said = warnings_of(deep, shallow, Y)
     assert words in said
     assert bool(said) == bool(words)
+    assert ("swapping" in said) == (words == "swapping the depths")

@@ -164,7 +164,7 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
     and on those the deep one is right far more often: most training images are bias-aligned. Only
     classes that neither branch has lost (of which it recognises more than half of the images)
     count: a lost class makes a branch wrong for a reason that has nothing to do with the bias.
-    Needs class labels only.
+    A deep branch that has lost classes gets a warning of its own. Needs class labels only.
     """
     deep = run.apply(first.deep, train).argmax(1)
     shallow = run.apply(first.shallow, train).argmax(1)
@@ -177,6 +177,13 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
             " apart in depth, or the images may hold no misleading cue."
         )
         return
+    lost = [c for c, share in zip(train.classes, _recall(deep, train), strict=True) if share <= 0.5]
+    if lost:
+        run.warn(
+            f"The deep branch has lost {len(lost)} of {len(train.classes)} classes"
+            f" ({', '.join(lost)}): it does not follow the bias there, and the shallow branch may do"
+            " so instead. Try steady = true, or another seed."
+        )
     known = (_recall(deep, train) > 0.5) & (_recall(shallow, train) > 0.5)
     differ &= known[train.y]
     right = [(pred == train.y)[differ].float().mean() for pred in (deep, shallow)]
