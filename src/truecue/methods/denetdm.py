@@ -181,8 +181,8 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
     if lost:
         run.warn(
             f"The deep branch has lost {len(lost)} of {len(train.classes)} classes"
-            f" ({', '.join(lost)}): it does not follow the bias there, and the shallow branch may do"
-            " so instead. Try steady = true, or another seed."
+            f" ({', '.join(lost)}): it does not follow the bias there, and the shallow branch may"
+            " do so instead. Try steady = true, or another seed."
         )
     known = (_recall(deep, train) > 0.5) & (_recall(shallow, train) > 0.5)
     differ &= known[train.y]
