@@ -15,7 +15,7 @@ import torch
 
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
-from truecue.engine.evaluate import apply, count
+from truecue.engine.evaluate import count, predictions
 from truecue.engine.judge import Judge, Monitor, aligned_mask
 from truecue.engine.plan import Constant, Plan, Plateau
 from truecue.engine.run import Run, claim
@@ -292,7 +292,7 @@ def measure(
 
     Without a bias attribute, what depends on it is null.
     """
-    counts = count(apply(net, part, device).argmax(1), part, bias)
+    counts = count(predictions(net, part, device), part, bias)
     shown = mask if mask is not None else torch.ones_like(counts.total, dtype=torch.bool)
     values = summarise(counts, shown)
     if mask is None:
@@ -345,7 +345,7 @@ LOST = 0.2
 def _warn_of_lost_classes(net: Classifier, run: Run, data: Splits, device: Device) -> None:
     """Say so where the delivered network has all but given up a class; class labels only."""
     train = data.train
-    recall = class_accuracy(count(apply(net, train, device).argmax(1), train, None))
+    recall = class_accuracy(count(predictions(net, train, device), train, None))
     lost = [
         f"{name} ({share:.0%} of its training images right)"
         for name, share in zip(train.classes, recall.tolist(), strict=True)

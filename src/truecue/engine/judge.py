@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
-from truecue.engine.evaluate import apply, count
+from truecue.engine.evaluate import apply, count, predictions
 from truecue.engine.learner import Predict
 from truecue.engine.plan import SelectRule
 from truecue.errors import ConfigError, SupervisionError
@@ -112,7 +112,7 @@ class Monitor:
         rows = []
         for split, data in self._sets.items():
             for name, predict in branches.items():
-                pred = apply(predict, data, self._device).argmax(1)
+                pred = predictions(predict, data, self._device)
                 counts = count(pred, data, self._bias)
                 rows.append({"branch": name, "split": split} | self._metrics(counts))
         return rows

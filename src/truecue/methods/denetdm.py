@@ -13,11 +13,13 @@ from torch import Tensor
 
 from truecue.data.loader import Batch
 from truecue.data.sets import ImageSet, Splits
+from truecue.engine.evaluate import count
 from truecue.engine.learner import Learner, Predict, Step, freeze
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.losses.classification import ce, distil
 from truecue.methods.base import Method
+from truecue.metrics.groups import class_accuracy
 from truecue.nets.build import pair_for
 from truecue.nets.classifier import Classifier
 
@@ -177,15 +179,15 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
             " apart in depth, or the images may hold no misleading cue."
         )
         return
-    lost = [c for c, share in zip(train.classes, _recall(deep, train), strict=True) if share <= 0.5]
+    knows = [class_accuracy(count(pred, train, None)) > 0.5 for pred in (deep, shallow)]
+    lost = [name for name, known in zip(train.classes, knows[0], strict=True) if not known]
     if lost:
         run.warn(
             f"The deep branch has lost {len(lost)} of {len(train.classes)} classes"
             f" ({', '.join(lost)}): it does not follow the bias there, and the shallow branch may"
             " do so instead. Try steady = true, or another seed."
         )
-    known = (_recall(deep, train) > 0.5) & (_recall(shallow, train) > 0.5)
-    differ &= known[train.y]
+    differ &= (knows[0] & knows[1])[train.y]
     right = [(pred == train.y)[differ].float().mean() for pred in (deep, shallow)]
     gap = float(right[0] - right[1]) if bool(differ.any()) else 0.0
     if abs(gap) < 0.1:
@@ -199,9 +201,3 @@ def warn_if_not_parted(first: Experts, train: ImageSet, run: Run) -> None:
             "Where the branches disagree, the shallow one is right more often: it may have taken"
             " the bias. Compare the curves, and try swapping the depths."
         )
-
-
-def _recall(pred: Tensor, train: ImageSet) -> Tensor:
-    """The share of each class's images that a branch recognises."""
-    hits = torch.bincount(train.y[pred == train.y], minlength=len(train.classes))
-    return hits / torch.bincount(train.y, minlength=len(train.classes))

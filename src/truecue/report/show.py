@@ -10,7 +10,7 @@ from torch import Tensor
 
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
-from truecue.engine.evaluate import apply
+from truecue.engine.evaluate import apply, predictions
 from truecue.engine.run import Branch
 from truecue.metrics.intervals import wilson
 from truecue.nets.classifier import Classifier
@@ -53,8 +53,8 @@ def example_pictures(
             train, _spread(train, agree == 0), data.bias, mask
         )
     if before is not None:
-        first = apply(nets[before], data.test, device).argmax(1)
-        second = apply(nets[after], data.test, device).argmax(1)
+        first = predictions(nets[before], data.test, device)
+        second = predictions(nets[after], data.test, device)
         ids = _spread(data.test, (first != data.test.y) & (second == data.test.y))
         said = [f"{before} says {data.test.classes[first[i]]}" for i in ids.tolist()]
         pictures["before_wrong"] = _picture(data.test, ids, data.bias, mask, said)
@@ -85,7 +85,7 @@ def suspects(
     train = data.train
     (biased_name, biased), (clean_name, clean) = roles["biased"], roles["debiased"]
     biased_logits = apply(biased, train, device)
-    biased_says, clean_says = biased_logits.argmax(1), apply(clean, train, device).argmax(1)
+    biased_says, clean_says = biased_logits.argmax(1), predictions(clean, train, device)
     differ = biased_says != clean_says
     strict = differ & (clean_says == train.y)
     agree = goes_with(train, data.bias, mask)
