@@ -112,7 +112,9 @@ def test_frozen_networks_stay_in_evaluation_mode_and_keep_their_buffers() -> Non
     before = {k: v.clone() for k, v in frozen.state_dict().items()}
     rest = {k: v.clone() for k, v in learner.net.state_dict().items()}
     plan = Plan(epochs=3, batch_size=16, optimizer=SGD(lr=0.1))
-    loop.train(learner, stage(plan, monitor=list))  # the monitor makes the loop change modes
+    loop.train(
+        learner, stage(plan, monitor=lambda _: [])
+    )  # the monitor makes the loop change modes
     assert learner.modes == {(True, False, False, False, True)}
     for name, tensor in frozen.state_dict().items():
         assert torch.equal(tensor, before[name]), name

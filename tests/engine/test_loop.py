@@ -261,7 +261,7 @@ def test_averaged_weights_follow_their_formula() -> None:
 
 def test_averaged_weights_survive_a_cut(tmp_path: Path) -> None:
     plan = Plan(epochs=60, batch_size=12, average=0.9)  # early on, the average forgets at once
-    whole = trained(plan, make=lambda: Toy(norm=True), monitor=list)
+    whole = trained(plan, make=lambda: Toy(norm=True), monitor=lambda _: [])
 
     def cut(calls: int, loss):
         if calls == 203:
@@ -271,7 +271,7 @@ def test_averaged_weights_survive_a_cut(tmp_path: Path) -> None:
     spec = {"folder": tmp_path, "seconds": 0.0}
     with pytest.raises(KeyboardInterrupt):
         trained(plan, make=lambda: Toy(norm=True, spoil=cut), **spec)
-    assert_same(whole, trained(plan, make=lambda: Toy(norm=True), monitor=list, **spec))
+    assert_same(whole, trained(plan, make=lambda: Toy(norm=True), monitor=lambda _: [], **spec))
 
 
 # figures

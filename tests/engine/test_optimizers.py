@@ -97,7 +97,7 @@ def test_turns_survive_looks_and_checkpoints_in_between(tmp_path) -> None:
     plan = Plan(epochs=3, batch_size=16, turns=("left", "right"))
     plain, watched = seeded(Game), seeded(Game)
     loop.train(plain, stage(plan))
-    loop.train(watched, stage(plan, folder=tmp_path, seconds=0.0, monitor=list))
+    loop.train(watched, stage(plan, folder=tmp_path, seconds=0.0, monitor=lambda _: []))
     assert_same(plain, watched)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from truecue.data.sets import Splits
     from truecue.data.suites.base import Suite
     from truecue.engine.device import Device
+    from truecue.nets.pretrained import Pretrained
 
 Data = Annotated[
     str, typer.Argument(metavar="DATA", help="A suite's name, an image folder, or a table.")
@@ -133,6 +134,26 @@ def open_device(
         precision=precision,  # type: ignore[arg-type]
         deterministic=deterministic,
     )
+
+
+def pretrained(
+    weights: str | None, arch: str | None, norm: str | None, *, frozen: bool
+) -> Pretrained | None:
+    """What the options say about weights to begin with.
+
+    Raises:
+        ConfigError: options that only go with weights are given without.
+    """
+    from truecue.nets.pretrained import Pretrained
+
+    if weights is None:
+        if norm is not None or frozen:
+            raise ConfigError(
+                f"{'--frozen' if frozen else '--norm'} is about pretrained weights; give --weights"
+            )
+        return None
+    values = {"weights": weights, "arch": arch or "", "norm": norm, "frozen": frozen}
+    return Pretrained(**values)
 
 
 def command() -> str:

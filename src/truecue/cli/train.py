@@ -26,6 +26,24 @@ def train(
     arch: Annotated[
         str | None, typer.Option("--arch", help="Architecture; default: by method and image size.")
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", help="Pretrained weights for --arch (a file, or a run's folder)."
+        ),
+    ] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            "--norm", help="How the weights want pixels: unit, half, cifar, imagenet or clip."
+        ),
+    ] = None,
+    frozen: Annotated[
+        bool,
+        typer.Option(
+            "--frozen", help="Leave the weights as they are; train the last layer on features."
+        ),
+    ] = False,
     baseline: Annotated[
         bool, typer.Option(help="Also train the same network plainly, as the 'before'.")
     ] = True,
@@ -59,13 +77,16 @@ def train(
         device, devices, precision, deterministic=deterministic, threads=threads
     )
     facts = o.facts(data, suite)
+    pretrained = o.pretrained(weights, arch, norm, frozen=frozen)
     out = out or Path("runs") / f"{method}-{facts['data']}-{seed}"
     trained = api.train(
         chosen,
         o.load(suite, root, seed, quiet=quiet),
         out=out,
         seed=seed,
-        arch=arch,
+        arch=arch if pretrained is None else None,
+        pretrained=pretrained,
+        root=root,
         baseline=baseline,
         device=compute,
         fresh=fresh,

@@ -73,7 +73,7 @@ class ImageSet:
     """
 
     images: Tensor | ArrayFile
-    """uint8 [n, c, h, w]."""
+    """uint8 [n, c, h, w]; or a frozen encoder's features in their place, float32 [n, d, 1, 1]."""
     y: Tensor
     """int64 [n], index into `classes`."""
     classes: tuple[str, ...]
@@ -83,7 +83,7 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         images, n = self.images, len(self.y)
-        if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.dim() != 4):
+        if isinstance(images, Tensor) and not (_are_pixels(images) or _are_features(images)):
             raise DataError(
                 "images must be uint8 [n, c, h, w]; got"
                 f" {str(images.dtype).removeprefix('torch.')} of shape {list(images.shape)}"
@@ -108,6 +108,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether these are a frozen encoder's features instead of pixels."""
+        return isinstance(self.images, Tensor) and _are_features(self.images)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -200,6 +205,14 @@ class Splits:
         """The splits that exist, by name."""
         named = {"train": self.train, "val": self.val, "test": self.test}
         return {name: part for name, part in named.items() if part is not None}
+
+
+def _are_pixels(images: Tensor) -> bool:
+    return images.dtype == torch.uint8 and images.dim() == 4
+
+
+def _are_features(images: Tensor) -> bool:
+    return images.dtype == torch.float32 and images.dim() == 4 and images.shape[2:] == (1, 1)
 
 
 def class_counts(data: ImageSet) -> list[int]:

@@ -18,7 +18,10 @@ BATCH = 1000
 
 
 @torch.no_grad()
-def apply(fn: Callable[[Tensor], Tensor], data: ImageSet, device: Device) -> Tensor:
+def apply(
+    fn: Callable[[Tensor], Tensor], data: ImageSet, device: Device, *, batch: int = BATCH,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:  # fmt: skip
     """The outputs of a function for all images, in their order.
 
     Args:
@@ -26,6 +29,8 @@ def apply(fn: Callable[[Tensor], Tensor], data: ImageSet, device: Device) -> Ten
             for the time of the call.
         data: n images.
         device: where to compute. With several processes each does its part and all get the whole.
+        batch: images in one forward pass.
+        progress: called with (images done, images in all) after each forward pass.
 
     Returns:
         A tensor [n, ...] in main memory, float32 where the outputs are floating.
@@ -36,10 +41,12 @@ def apply(fn: Callable[[Tensor], Tensor], data: ImageSet, device: Device) -> Ten
     lo, hi = (len(data) * (device.rank + k) // device.world for k in (0, 1))
     parts = []
     with device.autocast():
-        for start in range(lo, hi, BATCH):
-            images = data.images[start : min(start + BATCH, hi)].to(device.device)
+        for start in range(lo, hi, batch):
+            images = data.images[start : min(start + batch, hi)].to(device.device)
             out = fn(images)
             parts.append((out.float() if out.is_floating_point() else out).cpu())
+            if progress is not None:
+                progress(min(start + batch, hi) - lo, hi - lo)
     if was_training:
         fn.train()  # type: ignore[attr-defined]
     if not parts:  # more processes than images

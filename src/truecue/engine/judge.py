@@ -7,10 +7,11 @@ nothing that training depends on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from truecue.data.sets import ImageSet, Splits
@@ -31,6 +32,9 @@ from truecue.metrics.groups import (
 )
 from truecue.seeds import derive
 
+FEW = 5
+"""Images below which a guessed group is not judged."""
+
 
 def aligned_mask(splits: Splits) -> torch.Tensor | None:
     """The cells (class x bias value) that count as bias-aligned: bool, or None without a bias."""
@@ -41,11 +45,49 @@ def aligned_mask(splits: Splits) -> torch.Tensor | None:
     return aligned_cells(count(splits.train.y, splits.train, splits.bias).total)
 
 
-class Judge:
-    """Puts a number on a classifier by a rule; smaller is better."""
+def pseudo_groups(y: Tensor, biased_says: Tensor, debiased_says: Tensor) -> Tensor:
+    """Groups guessed without bias labels: class, and whether two classifiers disagree on an image.
 
-    def __init__(self, splits: Splits, device: Device):
-        self._splits, self._device = splits, device
+    Where a biased and a debiased classifier disagree, the cue probably contradicts the class.
+
+    Args:
+        y: int64 [n], labels.
+        biased_says: int64 [n], predictions of a biased classifier.
+        debiased_says: int64 [n], predictions of a debiased one.
+
+    Returns:
+        int64 [n] of 2 * label + 1 where the two disagree, 2 * label where they agree.
+    """
+    return 2 * y + (biased_says != debiased_says).long()
+
+
+def worst_pseudo_group(right: Tensor, groups: Tensor, at_least: int = FEW) -> float:
+    """The lowest accuracy of a guessed group; nan where no group is large enough.
+
+    Args:
+        right: bool [n], whether a classifier is right on an image.
+        groups: int64 [n], from `pseudo_groups`.
+        at_least: smaller groups are left out: their accuracy is mostly chance.
+    """
+    total = torch.bincount(groups)
+    hits = torch.bincount(groups, weights=right.double(), minlength=len(total))
+    kept = total >= at_least
+    return float((hits[kept] / total[kept]).min()) if bool(kept.any()) else float("nan")
+
+
+class Judge:
+    """Puts a number on a classifier by a rule; smaller is better.
+
+    Args:
+        splits: with all attributes.
+        device: where to compute.
+        guessed: gives the groups of the validation images for `val_pseudo_group`, int64 [n]; called
+            when first needed.
+    """
+
+    def __init__(self, splits: Splits, device: Device, guessed: Callable[[], Tensor] | None = None):
+        self._splits, self._device, self._guess = splits, device, guessed
+        self._groups: Tensor | None = None
 
     def check(self, rule: SelectRule) -> None:
         """Refuse a rule that this data cannot serve.
@@ -59,6 +101,11 @@ class Judge:
             raise ConfigError(
                 f"choosing by {rule} needs validation images, and this data has none; use"
                 " plan.select = 'last', or set a val_share above 0"
+            )
+        if rule == "val_pseudo_group" and self._guess is None:
+            raise ConfigError(
+                "choosing by val_pseudo_group needs a biased and a debiased classifier to compare,"
+                " which this run does not have; use truecue.train, or plan.select = 'last'"
             )
         if rule == "val_worst_group" and splits.bias is None:
             raise SupervisionError(
@@ -81,6 +128,8 @@ class Judge:
         pred = logits.argmax(1)
         if rule == "val_worst_class":
             return -worst_class(count(pred, data, None))
+        if rule == "val_pseudo_group":
+            return -self._pseudo(pred == data.y)
         counts = count(pred, data, splits.bias)
         value = worst_group(counts) if rule == "val_worst_group" else unbiased(counts)
         if math.isnan(value):
@@ -89,6 +138,19 @@ class Judge:
                 " none; use plan.select = 'val_worst_class', 'val_loss' or 'last'"
             )
         return -value
+
+    def _pseudo(self, right: Tensor) -> float:
+        if self._groups is None:
+            assert self._guess is not None  # by `check`
+            self._groups = self._guess()
+        value = worst_pseudo_group(right, self._groups)
+        if math.isnan(value):
+            raise SupervisionError(
+                f"choosing by val_pseudo_group needs guessed groups of {FEW} or more validation"
+                f" images, and the largest of these {len(right):,} has"
+                f" {int(torch.bincount(self._groups).max())}; use plan.select = 'val_worst_class'"
+            )
+        return value
 
 
 class Monitor:

@@ -69,7 +69,7 @@ class Stage:
     checkpoint: Path | None
     checkpoint_seconds: float
     watch: Callable[[], float] | None
-    monitor: Callable[[], list[dict[str, Any]]] | None
+    monitor: Callable[[int], list[dict[str, Any]]] | None
     quiet: bool
 
 
@@ -196,7 +196,7 @@ class _Loop:
             if better and self.plan.select != "last":
                 self.best = {k: v.clone() for k, v in self.learner.state_dict().items()}
         if stage.monitor is not None:
-            for row in stage.monitor():
+            for row in stage.monitor(epoch):
                 stage.log.add(stage.name, self.step, epoch=epoch, **row)
 
     def _report(self, bar: Bar, seconds: float) -> None:

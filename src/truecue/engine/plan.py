@@ -20,11 +20,14 @@ from truecue.data.augment import AugmentName
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Factor = Annotated[float, Field(gt=0, lt=1)]
 
-SelectRule = Literal["last", "val_loss", "val_worst_class", "val_worst_group", "oracle_test"]
+SelectRule = Literal[
+    "last", "val_loss", "val_worst_class", "val_pseudo_group", "val_worst_group", "oracle_test"
+]
 LABELS_FOR_CHOOSING: dict[str, str] = {
     "last": "none",
     "val_loss": "class labels of validation images",
     "val_worst_class": "class labels of validation images",
+    "val_pseudo_group": "class labels of validation images",
     "val_worst_group": "class and bias labels of validation images",
     "oracle_test": "class and bias labels of the TEST images (oracle)",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -87,3 +87,23 @@ def stage_bar(stage: str, *, steps: int, epochs: int, samples: float, quiet: boo
             yield Bar(stage, steps, epochs, samples, _Rich(stage, steps, progress))
     else:
         yield Bar(stage, steps, epochs, samples, _Lines(stage))
+
+
+@contextmanager
+def counter(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work on many images; call it with the number done and the number of all."""
+    if quiet:
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        lines = _Lines(what)
+        began = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            left = (time.monotonic() - began) * (total - done) / max(done, 1)
+            lines(done, f"{done:,} of {total:,} images", left)
+
+        yield tell

@@ -25,9 +25,11 @@ from truecue.engine.judge import Judge, Monitor
 from truecue.engine.learner import Learner, Predict
 from truecue.engine.log import Log
 from truecue.engine.plan import Plan, Plateau
+from truecue.engine.record import Recorder
 from truecue.errors import ConfigError, DataError, RunMismatch
 from truecue.nets.build import build, default_arch
 from truecue.nets.classifier import Classifier
+from truecue.nets.pretrained import LastLayer
 from truecue.seeds import derive
 
 L = TypeVar("L", bound=Learner)
@@ -58,6 +60,9 @@ class Run:
     """Architecture of networks that a method does not choose itself; None: by image size."""
     judge: Judge | None = None
     monitor: Monitor | None = None
+    recorder: Recorder | None = None
+    start: Classifier | None = None
+    """Pretrained weights that networks of the run's architecture begin with."""
     checkpoint_seconds: float = 300.0
     quiet: bool = True
     branches: dict[str, Branch] = field(default_factory=dict)
@@ -126,7 +131,7 @@ class Run:
                 checkpoint=self._path("stages", f"{stage}.ckpt"),
                 checkpoint_seconds=self.checkpoint_seconds,
                 watch=self._watch(learner, plan, watch),
-                monitor=self._monitor(learner),
+                monitor=self._monitor(learner, plan),
                 quiet=self.quiet or not self.device.first,
             ),
         )
@@ -180,11 +185,25 @@ class Run:
             n_features: width of the penultimate layer, where it must be a certain one.
         """
         channels, height, width = data.shape
+        classes = len(data.classes)
+        if data.encoded:
+            if arch is not None:
+                raise ConfigError(
+                    f"this method builds networks of its own (here '{arch}'), which see pixels; a"
+                    " frozen encoder leaves only a last layer to train. Use another method, or do"
+                    " without frozen"
+                )
+            return LastLayer(channels, classes)
         size = max(height, width)
+        if self.start is not None and arch is None:
+            spec = self.start.spec
+            net = build(
+                spec["arch"], channels=channels, size=size, n_classes=classes, norm=spec["norm"]
+            )
+            net.encoder.load_state_dict(self.start.encoder.state_dict())
+            return net
         arch = arch or self.arch or default_arch(channels, size)
-        return build(
-            arch, channels=channels, size=size, n_classes=len(data.classes), n_features=n_features
-        )
+        return build(arch, channels=channels, size=size, n_classes=classes, n_features=n_features)
 
     def publish(self, name: str, net: Classifier, role: str = "") -> None:
         """Offer a classifier beside the result: it is measured, shown and saved."""
@@ -231,11 +250,21 @@ class Run:
         predict: Predict = next(iter(learner.branches().values()))
         return lambda: judge.value(rule, predict)
 
-    def _monitor(self, learner: Learner) -> Callable[[], list[dict[str, Any]]] | None:
-        monitor, branches = self.monitor, learner.branches()
-        if monitor is None or not branches:
+    def _monitor(
+        self, learner: Learner, plan: Plan
+    ) -> Callable[[int], list[dict[str, Any]]] | None:
+        monitor, recorder, branches = self.monitor, self.recorder, learner.branches()
+        if not branches or (monitor is None and recorder is None):
             return None
-        return lambda: monitor.rows(branches)
+        first = next(iter(branches.values()))
+
+        def rows(epoch: int) -> list[dict[str, Any]]:
+            seen = [] if monitor is None else monitor.rows(branches)
+            if recorder is not None and recorder.due(epoch, plan.epochs):
+                seen.append(recorder.row(first))
+            return seen
+
+        return rows
 
 
 _ALONE = "(alone)"

@@ -73,3 +73,8 @@ class Method(Config, ABC):
         used = dict.fromkeys(LABELS_FOR_CHOOSING[plan.select] for plan in self.plans().values())
         asked = [words for words in used if words != "none"]
         return {"training": self.supervision().words(), "choosing": "; ".join(asked) or "none"}
+
+
+def method_name(method: Method) -> str:
+    """The name by which the command line knows a method."""
+    return type(method).__name__.lower()

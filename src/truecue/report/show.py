@@ -25,6 +25,7 @@ SHEET = 48
 
 def example_pictures(
     data: Splits,
+    seen: Splits,
     mask: Tensor | None,
     nets: Mapping[str, Classifier],
     before: str | None,
@@ -35,6 +36,7 @@ def example_pictures(
 
     Args:
         data: the splits with all attributes.
+        seen: the same splits as the classifiers take them: images, or features.
         mask: bool [classes, values], the aligned cells; None without a bias.
         nets: the trained classifiers by name.
         before: name of the first model, or None.
@@ -53,8 +55,8 @@ def example_pictures(
             train, _spread(train, agree == 0), data.bias, mask
         )
     if before is not None:
-        first = predictions(nets[before], data.test, device)
-        second = predictions(nets[after], data.test, device)
+        first = predictions(nets[before], seen.test, device)
+        second = predictions(nets[after], seen.test, device)
         ids = _spread(data.test, (first != data.test.y) & (second == data.test.y))
         said = [f"{before} says {data.test.classes[first[i]]}" for i in ids.tolist()]
         pictures["before_wrong"] = _picture(data.test, ids, data.bias, mask, said)
@@ -63,6 +65,7 @@ def example_pictures(
 
 def suspects(
     data: Splits,
+    seen: Splits,
     mask: Tensor | None,
     branches: Mapping[str, Branch],
     model: str,
@@ -84,8 +87,8 @@ def suspects(
         return None, None
     train = data.train
     (biased_name, biased), (clean_name, clean) = roles["biased"], roles["debiased"]
-    biased_logits = apply(biased, train, device)
-    biased_says, clean_says = biased_logits.argmax(1), predictions(clean, train, device)
+    biased_logits = apply(biased, seen.train, device)
+    biased_says, clean_says = biased_logits.argmax(1), predictions(clean, seen.train, device)
     differ = biased_says != clean_says
     strict = differ & (clean_says == train.y)
     agree = goes_with(train, data.bias, mask)
