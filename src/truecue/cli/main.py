@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from truecue.cli import data, evaluate, lists, train
+from truecue.cli import bench, data, evaluate, lists, train
 from truecue.errors import Interrupted, TruecueError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command()(evaluate.evaluate)
 app.add_typer(lists.methods, name="methods")
 app.add_typer(lists.suites, name="suites")
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 _debug = False
 
