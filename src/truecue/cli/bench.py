@@ -10,7 +10,7 @@ import typer
 from truecue.cli import options as o
 
 if TYPE_CHECKING:
-    from truecue.bench.plan import Bench
+    from truecue.bench.plan import Bench, MetricName
     from truecue.bench.store import Store
 
 app = typer.Typer(help="Compare methods on suites over seeds: run, tables, rules, sweeps, plots.")
@@ -78,3 +78,154 @@ def _open(file: Path, out: Path | None) -> tuple[Bench, Store]:
     from truecue.bench.store import Store
 
     return read_bench(file), Store(out or Path("bench") / file.stem)
+
+
+Metric = Annotated[
+    str | None, typer.Option("--metric", help="unbiased, conflicting, worst_group, ...")
+]
+Target = Annotated[Path | None, typer.Option("--to", help="Write into this file.")]
+
+
+@app.command()
+def table(
+    file: File,
+    out: Folder = None,
+    form: Annotated[str, typer.Option("--form", help="markdown, csv, latex or json.")] = "markdown",
+    metric: Metric = None,
+    to: Target = None,
+    root: o.Root = None,
+) -> None:
+    """Tables of what has been run: means with intervals, labels used, seconds.
+
+    Markdown and LaTeX show one metric with a column for each suite; CSV has a line for each metric;
+    JSON has every seed's values and what each rule would have chosen.
+    """
+    from truecue.bench import table as t
+    from truecue.bench.plan import cells
+    from truecue.bench.rules import compare_rules, found
+    from truecue.errors import ConfigError
+
+    bench, store = _open(file, out)
+    wanted = cells(bench, root)
+    rows, shown = t.rows(bench, wanted, store), _metric(metric, bench)
+    if form == "csv":
+        text = t.as_csv(bench, rows)
+    elif form == "json":
+        choices = compare_rules(bench, wanted, store, shown) if found(wanted, store) else []
+        text = t.as_json(bench, rows, choices)
+    elif form in {"markdown", "latex"}:
+        head, lines = t.wide(bench, rows, shown)
+        write = t.markdown if form == "markdown" else t.latex
+        text = write(bench.title, head, lines, t.notes(bench, rows, shown))
+    else:
+        raise ConfigError(f"--form is markdown, csv, latex or json; got '{form}'")
+    _put(text, to)
+
+
+@app.command()
+def rules(
+    file: File, out: Folder = None, metric: Metric = None, to: Target = None, root: o.Root = None
+) -> None:
+    """What each rule for choosing an epoch would have reached on the same runs.
+
+    Shows the price of not knowing groups: how far each rule falls short of val_worst_group.
+    """
+    from truecue.bench import table as t
+    from truecue.bench.plan import cells
+    from truecue.bench.rules import compare_rules
+
+    bench, store = _open(file, out)
+    shown = _metric(metric, bench)
+    choices = compare_rules(bench, cells(bench, root), store, shown)
+    head, lines, said = t.rules_table(bench, choices, shown)
+    _put(t.markdown(bench.title, head, lines, said), to)
+
+
+@app.command()
+def plot(
+    file: File,
+    folder: Annotated[Path, typer.Option("--to", help="Folder for the pictures.")] = Path(
+        "pictures"
+    ),
+    out: Folder = None,
+    metric: Metric = None,
+    root: o.Root = None,
+) -> None:
+    """Pictures (SVG): accuracy against bias ratio, rule against rule, methods by suites."""
+    from truecue.atomic import atomic
+    from truecue.bench import table as t
+    from truecue.bench.plan import cells
+    from truecue.bench.plots import pictures
+    from truecue.bench.rules import compare_rules
+
+    bench, store = _open(file, out)
+    wanted, shown = cells(bench, root), _metric(metric, bench)
+    choices = compare_rules(bench, wanted, store, shown)
+    made = pictures(bench, wanted, t.rows(bench, wanted, store), choices, shown)
+    for name, picture in made.items():
+        with atomic(folder / f"{name}.svg") as temporary:
+            temporary.write_bytes(picture)
+        typer.echo(folder / f"{name}.svg")
+
+
+@app.command()
+def sweep(
+    file: File,
+    out: Folder = None,
+    processes: Processes = 1,
+    root: o.Root = None,
+    device: o.Accelerator = "cpu",
+    to: Target = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Search a method's settings, as the file's [sweep] says, under a stated rule.
+
+    Trials are cells like any others: what was run is not run again. Prints the trials, the best
+    first; --to writes them as JSON.
+    """
+    import json
+
+    from truecue.bench.run import run_cells
+    from truecue.bench.sweep import guess_cells, judge, plain, sweep_cells
+    from truecue.bench.table import sweep_table
+    from truecue.bench.work import preflight
+    from truecue.report.report import finite
+
+    bench, store = _open(file, out)
+    trials, guessing = sweep_cells(bench, root), guess_cells(bench, root)
+    wanted = [*guessing, *(cell for trial in trials for cell in trial)]
+    preflight(store.missing(wanted))
+    tally = run_cells(
+        wanted, store, processes=processes, accelerator=device, quiet=quiet, said=_say
+    )
+    made = judge(bench, trials, guessing, store)
+    typer.echo(sweep_table(bench, made))
+    if to is not None:
+        _put(json.dumps(finite({"bench": bench.to_dict(), "trials": plain(made)}), indent=1), to)
+    if tally.failed:
+        raise typer.Exit(1)
+
+
+def _metric(name: str | None, bench: Bench) -> MetricName:
+    from truecue.bench.table import METRICS
+    from truecue.config import suggest
+    from truecue.errors import ConfigError
+
+    if name is None:
+        return bench.metric
+    for known in METRICS:
+        if known == name:
+            return known
+    raise ConfigError(
+        f"there is no metric '{name}'{suggest(name, list(METRICS))} ({', '.join(METRICS)})"
+    )
+
+
+def _put(text: str, to: Path | None) -> None:
+    if to is None:
+        typer.echo(text, nl=False)
+        return
+    from truecue.atomic import write_text
+
+    write_text(to, text)
+    typer.echo(to)

@@ -8,10 +8,15 @@ SCALE = ((178, 74, 16), (246, 222, 196), (247, 247, 244), (196, 219, 240), (16, 
 
 def field_style(share: float) -> str:
     """CSS for a field that shows this share, its number in the ink that stands out more."""
+    fill, ink = field_colours(share)
+    return f"background:rgb{fill};color:{ink}".replace(" ", "")
+
+
+def field_colours(share: float) -> tuple[tuple[int, int, int], str]:
+    """Fill (red, green, blue of 255) and ink of a field that shows this share."""
     colour = _colour(share)
     # white and black contrast equally (4.6 : 1) with a luminance of 0.179
-    ink = "#fff" if _luminance(colour) < 0.179 else "#000"
-    return f"background:rgb{colour};color:{ink}".replace(" ", "")
+    return colour, "#fff" if _luminance(colour) < 0.179 else "#000"
 
 
 def _colour(share: float) -> tuple[int, int, int]:

@@ -20,6 +20,8 @@ def svg(
     draw: Callable[[Axes], None],
     left: float = 0.6,
     bottom: float = 0.45,
+    right: float = 0.15,
+    top: float = 0.1,
 ) -> str:
     """A figure of this many inches, with margins for labels, as a data address."""
     from matplotlib.figure import Figure
@@ -27,7 +29,7 @@ def svg(
     with _plain_style():
         figure = Figure(figsize=(width, height))
         # fixed margins: a layout engine would draw everything twice
-        across, down = (width - left - 0.15) / width, (height - bottom - 0.1) / height
+        across, down = (width - left - right) / width, (height - bottom - top) / height
         draw(figure.add_axes((left / width, bottom / height, across, down)))
         file = io.StringIO()
         # without dates and versions, the same numbers give the same bytes
