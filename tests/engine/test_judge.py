@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,13 @@ from engine_parts import cpu
 from torch.nn import functional as F
 
 from truecue.data.sets import Attribute, ImageSet, Splits
-from truecue.engine.judge import Judge, Monitor, aligned_mask
+from truecue.engine.judge import (
+    Judge,
+    Monitor,
+    aligned_mask,
+    pseudo_groups,
+    worst_pseudo_group,
+)
 from truecue.errors import ConfigError, SupervisionError
 
 # five images by hand: the first pixel holds the predicted class
@@ -121,3 +128,44 @@ def test_monitor_without_a_bias_shows_the_average_only() -> None:
         (b, s) for s in ("train", "val") for b in ("a", "b")
     ]
     assert all(set(row) == {"branch", "split", "average"} for row in rows)
+
+
+def test_guessed_groups_are_class_and_disagreement() -> None:
+    y = torch.tensor([0, 0, 1, 2])
+    groups = pseudo_groups(y, torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 2]))
+    assert groups.tolist() == [0, 1, 2, 5]
+
+
+def test_worst_guessed_group_against_hand_computation() -> None:
+    groups = torch.tensor([0] * 6 + [1] * 5 + [4] * 2)
+    right = torch.tensor([True] * 5 + [False] + [True] * 2 + [False] * 3 + [False] * 2)
+    assert worst_pseudo_group(right, groups, at_least=5) == pytest.approx(2 / 5)
+    assert worst_pseudo_group(right, groups, at_least=6) == pytest.approx(5 / 6)
+    assert worst_pseudo_group(right, groups, at_least=1) == 0
+    assert math.isnan(worst_pseudo_group(right, groups, at_least=7))
+
+
+def test_judge_guesses_once_and_only_when_asked() -> None:
+    asked = []
+
+    def guess() -> torch.Tensor:
+        asked.append(1)
+        return torch.tensor([0] * 5 + [1] * 5)
+
+    twice = made(Y * 2, PRED * 2, PLACE * 2)
+    judge = Judge(Splits(made(), twice, made(), bias="place"), cpu(), guess)
+    judge.check("val_pseudo_group")
+    assert not asked
+    right = torch.tensor(PRED) == torch.tensor(Y)
+    share = float(right.float().mean())  # both halves are the same images
+    assert judge.value("val_pseudo_group", predict) == pytest.approx(-share)
+    assert judge.value("val_pseudo_group", predict) == pytest.approx(-share)
+    assert len(asked) == 1
+
+
+def test_guessing_needs_somebody_who_guesses_and_groups_that_are_large_enough() -> None:
+    with pytest.raises(ConfigError, match="needs a biased and a debiased classifier"):
+        Judge(Splits(made(), made(), made()), cpu()).check("val_pseudo_group")
+    tiny = Judge(Splits(made(), made(), made()), cpu(), lambda: torch.tensor([0, 0, 1, 2, 3]))
+    with pytest.raises(SupervisionError, match="guessed groups of 5 or more"):
+        tiny.value("val_pseudo_group", predict)
