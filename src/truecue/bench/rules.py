@@ -39,7 +39,7 @@ class Choice(NamedTuple):
     """Epochs that could be chosen from, at most."""
 
 
-def test_metric(result: Mapping[str, Any], record: Mapping[str, Any], metric: MetricName) -> float:
+def metric_of(result: Mapping[str, Any], record: Mapping[str, Any], metric: MetricName) -> float:
     """A metric of a recorded epoch on the test images, in [0, 1]; nan where it is not defined."""
     total = torch.tensor(result["model"]["test"]["cells"]["total"])
     counts = GroupCounts(torch.tensor(record["test_hits"]), total)
@@ -73,7 +73,7 @@ def rule_values(
     if rule == "last":
         return [float(k) for k in range(len(records))]
     if rule == "oracle_test":
-        return [test_metric(result, record, metric) for record in records]
+        return [metric_of(result, record, metric) for record in records]
     if val is None:
         return None
     if rule == "val_loss":
@@ -159,7 +159,7 @@ def _choices(
             if values is not None:
                 picked.setdefault(rule, {})[seed] = choose(values)
     reached = {
-        rule: {s: test_metric(own[s], own[s]["records"][k], metric) for s, k in by_seed.items()}
+        rule: {s: metric_of(own[s], own[s]["records"][k], metric) for s, k in by_seed.items()}
         for rule, by_seed in picked.items()
     }
     best = reached.get("val_worst_group", {})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from truecue.bench.plan import Bench, Cell, Space, Sweep, cell
-from truecue.bench.rules import choose, guessed_groups, rule_values, test_metric
+from truecue.bench.rules import choose, guessed_groups, metric_of, rule_values
 from truecue.bench.store import Store
 from truecue.engine.plan import LABELS_FOR_CHOOSING
 from truecue.errors import ConfigError
@@ -137,7 +137,7 @@ def judge(
             k = choose(found)
             values.append(found[k])
             epochs.append(result["records"][k].get("epoch"))
-            test.append(test_metric(result, result["records"][k], bench.metric))
+            test.append(metric_of(result, result["records"][k], bench.metric))
         whole = len(values) == len(cells)
         value = sum(values) / len(values) if whole else math.nan
         failed = tuple(e for one in cells if (e := store.error(one)))

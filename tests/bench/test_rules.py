@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from bench_parts import result, run_here, small
+
+from truecue.bench.rules import RULES, choose, compare_rules, metric_of, rule_values
+from truecue.engine.record import packed
+from truecue.errors import ConfigError
+
+# epoch 1: by the cue; epoch 2: all but one cell right; epoch 3: worse again
+HITS = [[[4, 0], [0, 4]], [[4, 4], [1, 4]], [[2, 2], [2, 2]]]
+SAYS = [[0, 0, 0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 1, 1, 1, 0], [0, 0, 1, 0, 1, 1, 0, 1]]
+
+
+@pytest.fixture
+def made():
+    return result(HITS, SAYS)
+
+
+def test_metrics_of_an_epoch(made) -> None:
+    second = made["records"][1]
+    expected = {
+        "unbiased": 13 / 16, "aligned": 1.0, "conflicting": 5 / 8, "worst_group": 1 / 4,
+        "worst_class": 5 / 8, "average": 13 / 16,
+    }  # fmt: skip
+    for metric, value in expected.items():
+        assert metric_of(made, second, metric) == pytest.approx(value)
+    made["task"]["aligned"] = None
+    assert math.isnan(metric_of(made, second, "unbiased"))
+    assert metric_of(made, second, "average") == pytest.approx(13 / 16)
+
+
+def test_values_of_every_rule_against_hand_computation(made) -> None:
+    groups = torch.tensor([0, 0, 0, 1, 2, 2, 2, 3])  # as if class and disagreement were the groups
+    expected = {
+        "last": [0, 1, 2],
+        "val_loss": [-1, -1 / 2, -1 / 3],
+        "val_worst_class": [3 / 4, 3 / 4, 3 / 4],
+        "val_worst_group": [0, 0, 2 / 3],
+        "oracle_test": [1 / 2, 13 / 16, 1 / 2],
+    }
+    for rule, values in expected.items():
+        assert rule_values(made, rule, "unbiased") == pytest.approx(values)
+    assert rule_values(made, "val_pseudo_group", "unbiased") is None
+    five = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])  # only the first group is large enough
+    right = [4 / 5, 5 / 5, 4 / 5]
+    assert rule_values(made, "val_pseudo_group", "unbiased", five) == pytest.approx(right)
+    assert all(map(math.isnan, rule_values(made, "val_pseudo_group", "unbiased", groups)))
+
+
+def test_rules_without_what_they_need(made) -> None:
+    del made["val"]["bias"]
+    assert rule_values(made, "val_worst_group", "unbiased") is None
+    made["val"] = None
+    assert rule_values(made, "val_loss", "unbiased") is None
+    assert rule_values(made, "last", "unbiased") == [0, 1, 2]
+
+
+def test_the_first_of_equals_is_chosen_and_nan_never() -> None:
+    assert choose([0.1, 0.5, 0.5]) == 1
+    assert choose([math.nan, 0.2, 0.1]) == 1
+    assert choose([math.nan, math.nan]) == 1
+
+
+def test_compared_rules_on_real_runs(tmp_path: Path) -> None:
+    bench, wanted, store = small(tmp_path)
+    with pytest.raises(ConfigError, match="no result yet"):
+        compare_rules(bench, wanted, store)
+    run_here(wanted, store)
+    choices = {(c.suite, c.method, c.rule): c for c in compare_rules(bench, wanted, store)}
+    assert {rule for _, _, rule in choices} == set(RULES)
+    for suite in bench.suites:
+        for method in bench.methods:
+            last = choices[suite, method, "last"]
+            assert last.epochs == (4, 4)
+            assert last.out_of == 4
+            reports = [store.result(c) for c in wanted if (c.suite, c.method) == (suite, method)]
+            delivered = [r["model"]["test"]["unbiased"]["value"] for r in reports]
+            assert last.chosen.value == pytest.approx(sum(delivered) / 2)
+            for rule in RULES:  # nothing beats the oracle by the oracle's own metric
+                best = choices[suite, method, "oracle_test"].chosen.value
+                assert choices[suite, method, rule].chosen.value <= best + 1e-9
+            assert choices[suite, method, "val_worst_group"].short.value == 0
+
+
+def test_shortfall_is_seed_by_seed(tmp_path: Path) -> None:
+    bench, wanted, store = small(tmp_path)
+    run_here(wanted, store)
+    for c in compare_rules(bench, wanted, store, "worst_group"):
+        same = [
+            d for d in compare_rules(bench, wanted, store, "worst_group")
+            if (d.suite, d.method, d.rule) == (c.suite, c.method, "val_worst_group")
+        ]  # fmt: skip
+        assert c.short.value == pytest.approx(same[0].chosen.value - c.chosen.value)
+
+
+def test_guesses_are_packed_with_results(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path)
+    run_here(wanted[:2], store)
+    erm, lff = (store.result(c) for c in wanted[:2])
+    assert erm["guesses"] == {}
+    assert set(lff["guesses"]) == {"biased", "debiased"}
+    assert len(lff["guesses"]["biased"]) >= len(packed(torch.zeros(1).long()))

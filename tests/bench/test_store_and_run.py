@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bench_parts import SMALL, run_all, run_here, small
+
+from truecue.bench import work
+from truecue.errors import DataError, StorageError, SupervisionError
+
+ONE = SMALL.replace("seeds = [0, 1]", "seeds = [0]")
+
+
+def test_finished_cells_are_never_run_again(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    run_here(wanted, store)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "bench" / "results").iterdir()}
+    assert len(before) == 4
+    assert store.missing(wanted) == []
+    tally = run_all(wanted, store)
+    assert (tally.kept, tally.done, tally.failed) == (4, 0, [])
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "bench" / "results").iterdir()}
+    assert after == before
+
+
+def test_workers_run_what_is_missing_and_a_failure_stops_nothing(tmp_path: Path) -> None:
+    bad = ONE + '[methods.bad]\nmethod = "erm"\nsettings = { "plan.batch_size" = 5000,'
+    bad += ' "plan.drop_last" = true }\n'
+    _, wanted, store = small(tmp_path, bad)
+    tally = run_all(wanted, store, processes=2)
+    assert tally.done == 4
+    assert [o.cell.method for o in tally.failed] == ["bad", "bad"]
+    assert all("batch of 5000" in o.error for o in tally.failed)
+    failed = next(c for c in wanted if c.method == "bad")
+    assert "batch of 5000" in store.error(failed)
+    assert failed in store.missing(wanted)
+    # in workers and in this process: the same bits
+    _, again, other = small(tmp_path / "again", ONE) if (tmp_path / "again").mkdir() is None else 0
+    run_here(again, other)
+    for cell in again:
+        ours, theirs = store.result(cell), other.result(cell)
+        assert ours["records"] == theirs["records"]
+        assert ours["model"]["test"] == theirs["model"]["test"]
+
+
+def test_result_holds_what_tables_need(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    run_here(wanted[:1], store)
+    found = store.result(wanted[0])
+    assert found["model"]["labels_used"]["training"] == "class labels only"
+    assert found["device"]
+    assert found["seconds"] > 0
+    assert [r["epoch"] for r in found["records"]] == [1, 2, 3, 4]
+    assert not store.work(wanted[0]).exists()
+
+
+def test_damaged_result_is_named(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    run_here(wanted[:1], store)
+    path = next((tmp_path / "bench" / "results").iterdir())
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(DataError, match=r"cannot be read.*remove it, and the cell is run again"):
+        store.result(wanted[0])
+
+
+def test_methods_that_need_absent_labels_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for k in range(20):
+        _image(images / "ab"[k % 2] / f"{k}.png", k)
+    text = ONE.replace('data = "digits"', f'data = "{images}"', 1).replace(
+        "train_size = 200, test_size = 200, conflicting = 0.02", "size = 8", 1
+    )
+    _, wanted, _ = small(tmp_path, text + "[methods.groupdro]\n")
+    with pytest.raises(SupervisionError, match=r"groupdro on tints: GroupDRO needs .*lff"):
+        work.preflight(wanted)
+
+
+def _image(path: Path, value: int) -> None:
+    import numpy as np
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), value * 10, dtype=np.uint8)).save(path)
+
+
+def test_two_runs_of_one_folder_at_once_are_refused(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    with store.locked(), pytest.raises(StorageError, match="another process is running"):
+        run_all(wanted, store)
+
+
+LONG = ONE.replace('"plan.epochs" = 4', '"plan.epochs" = 2000').replace("record = 4", "record = 2")
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "truecue.cli.main", "bench", "run", folder / "small.toml"]
+    command += ["--out", folder / "bench", "--processes", "2"]
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
+
+
+def wait_for(condition, seconds: float = 60) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    lines = [line.split(None, 1) for line in found.stdout.splitlines()]
+    return [int(p) for p, args in lines if "spawn_main" in args]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_cell_and_nothing_else(tmp_path: Path) -> None:
+    small(tmp_path, LONG)
+    bench = start(tmp_path)
+    try:
+        logs = tmp_path / "bench" / "work"
+        assert wait_for(lambda: len(list(logs.glob("*/run/log.jsonl"))) == 2)
+        os.kill(children(bench.pid)[0], signal.SIGKILL)
+        errors = tmp_path / "bench" / "errors"
+        assert wait_for(lambda: errors.is_dir() and len(list(errors.glob("*.json"))) == 1)
+        said = json.loads(next(errors.glob("*.json")).read_text())["error"]
+        assert "its process died (SIGKILL); was there enough memory?" in said
+        assert wait_for(lambda: len(list((tmp_path / "bench" / "work").glob("*"))) >= 3)
+    finally:
+        bench.send_signal(signal.SIGTERM)
+        bench.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [signal.SIGKILL, signal.SIGTERM])
+def test_a_bench_that_is_stopped_goes_on_and_ends_with_the_same_results(
+    which: signal.Signals, tmp_path: Path
+) -> None:
+    text = LONG.replace("2000", "150")
+    _, wanted, store = small(tmp_path, text)
+    bench = start(tmp_path)
+    logs = tmp_path / "bench" / "work"
+    assert wait_for(lambda: len(list(logs.glob("*/run/log.jsonl"))) == 2)
+    workers = children(bench.pid)
+    bench.send_signal(which)
+    status = bench.wait(60)
+    assert status == (130 if which == signal.SIGTERM else -signal.SIGKILL)
+    gone = [wait_for(lambda pid=pid: not Path(f"/proc/{pid}/status").exists(), 30)
+            for pid in workers]  # fmt: skip
+    assert all(gone), "workers outlive the bench"
+    if which == signal.SIGTERM:
+        assert list(logs.glob("*/run/stages/*.ckpt"))
+    assert store.missing(wanted)
+    tally = run_all(wanted, store, processes=2)
+    assert not tally.failed
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    _, again, other = small(whole, text)
+    run_here(again[:2], other)
+    for cell in again[:2]:
+        assert store.result(cell)["records"] == other.result(cell)["records"]

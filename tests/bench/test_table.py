@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from bench_parts import SMALL, run_here, small
+
+from truecue.bench import plots
+from truecue.bench import table as t
+from truecue.bench.plan import Bench, Cell
+from truecue.bench.pool import Outcome
+from truecue.bench.rules import compare_rules
+from truecue.bench.store import Store
+from truecue.bench.sweep import judge, settings_tried, sweep_cells
+from truecue.errors import ConfigError
+
+PAPER = """
+[[published]]
+source = "A & B, Table 1"
+differs = "another network, best epoch on test"
+[published.values.erm]
+tints = 51.5
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Bench, list[Cell], Store]:
+    bench, wanted, store = small(tmp_path_factory.mktemp("bench"), SMALL + PAPER)
+    run_here(wanted[:-1], store)
+    store.keep(Outcome(wanted[-1], None, "it broke"))
+    return bench, wanted, store
+
+
+def test_wide_table_has_means_intervals_labels_failures_and_papers(made) -> None:
+    bench, wanted, store = made
+    found = t.rows(bench, wanted, store)
+    head, lines = t.wide(bench, found, "unbiased")
+    assert head == ["method", "tints", "more", *t.HEAD]
+    assert [line[0] for line in lines] == ["erm", "erm, A & B, Table 1 (not comparable)", "lff"]
+    values = [store.result(c)["model"]["test"]["unbiased"]["value"] for c in wanted
+              if (c.method, c.suite) == ("erm", "tints")]  # fmt: skip
+    half = 12.7062 * abs(values[0] - values[1]) / 2  # t quantile with one degree of freedom
+    assert lines[0][1] == f"{50 * sum(values):.1f} ± {100 * half:.1f}"
+    assert lines[0][3:6] == ["class labels only", "none", "last"]
+    assert lines[1][1:3] == ["51.5", ""]
+    assert lines[2][2].endswith("(n=1) 1 failed")
+    said = "\n".join(t.notes(bench, found, "unbiased"))
+    assert "lff on more, seed 1: it broke." in said
+    assert "not comparable: another network, best epoch on test" in said
+    assert "cpu" in said
+
+
+def test_markdown_and_latex_have_every_field(made) -> None:
+    bench, wanted, store = made
+    found = t.rows(bench, wanted, store)
+    head, lines = t.wide(bench, found, "worst_group")
+    text = t.markdown("Title", head, lines, ["note"])
+    assert text.count("\n|") == 2 + len(lines)
+    tex = t.latex("100 %", ["a_b", "c"], [["1 ± 2", "x & y"]], ["5 %"])
+    assert r"a\_b & c \\" in tex
+    assert r"1 $\pm$ 2 & x \& y \\" in tex
+    assert r"\caption{100 \%. 5 \%}" in tex
+
+
+def test_csv_has_a_line_for_each_metric_and_published_figures(made) -> None:
+    bench, wanted, store = made
+    found = t.rows(bench, wanted, store)
+    rows = list(csv.DictReader(io.StringIO(t.as_csv(bench, found))))
+    assert len(rows) == 4 * len(t.METRICS) + 1
+    ours = next(r for r in rows if (r["method"], r["suite"]) == ("lff", "tints"))
+    assert ours["seeds"] == "0 1"
+    assert rows[-1]["source"] == "A & B, Table 1"
+    assert float(rows[-1]["mean"]) == 0.515
+
+
+def test_json_has_every_seed_and_rule(made) -> None:
+    bench, wanted, store = made
+    found = t.rows(bench, wanted, store)
+    said = json.loads(t.as_json(bench, found, compare_rules(bench, wanted, store)))
+    row = next(r for r in said["rows"] if (r["method"], r["suite"]) == ("erm", "more"))
+    assert len(row["values"]["unbiased"]) == 2
+    assert {r["rule"] for r in said["rules"]} >= {"last", "val_worst_group", "oracle_test"}
+    assert Bench(**said["bench"]) == bench
+
+
+def test_rules_table_states_the_shortfall(made) -> None:
+    bench, wanted, store = made
+    choices = compare_rules(bench, wanted, store)
+    head, lines, said = t.rules_table(bench, choices, "unbiased")
+    assert head[-1] == "short"
+    by_rule = {(line[0], line[1]): line for line in lines}
+    assert by_rule["erm", "val_worst_group"][-1] == "0.0"
+    assert "no rule to use" in said[0]
+
+
+def test_pictures_show_every_method(made) -> None:
+    bench, wanted, store = made
+    found = t.rows(bench, wanted, store)
+    choices = compare_rules(bench, wanted, store)
+    pictures = plots.pictures(bench, wanted, found, choices, "unbiased")
+    assert set(pictures) == {"ratio", "rules", "heat"}
+    for name in ("ratio", "heat"):
+        text = pictures[name].decode()
+        assert text.lstrip().startswith("<?xml")
+        assert "erm" in text
+        assert "lff" in text
+    shown = f"{100 * found[0].estimate('unbiased').value:.1f}"
+    assert shown in pictures["heat"].decode()
+    one = [c for c in wanted if c.suite == "tints"]
+    assert plots.against_ratio(bench, one, found, "unbiased") is None
+
+
+SWEEP = """
+[sweep]
+method = "lff"
+suite = "tints"
+trials = 3
+seeds = [0]
+[sweep.space]
+q = { uniform = [0.3, 0.9] }
+"plan.optimizer.lr" = { log = [1e-4, 1e-2] }
+"""
+
+
+def test_sweep_tries_settings_and_puts_the_best_first(tmp_path: Path) -> None:
+    bench, _, store = small(tmp_path, SMALL + SWEEP)
+    tried = settings_tried(bench.sweep)
+    assert tried == settings_tried(bench.sweep)
+    assert len({t["q"] for t in tried}) == 3
+    assert all(0.3 <= t["q"] <= 0.9 and 1e-4 <= t["plan.optimizer.lr"] <= 1e-2 for t in tried)
+    trials = sweep_cells(bench, None)
+    assert [c[0].fit.q for c in trials] == [t["q"] for t in tried]
+    run_here([c for trial in trials for c in trial], store)
+    made = judge(bench, trials, [], store)
+    assert [m.value for m in made] == sorted((m.value for m in made), reverse=True)
+    text = t.sweep_table(bench, made)
+    assert "val_worst_class (class labels of validation images)" in text
+    assert "TEST" not in text
+
+
+def test_grid_tries_all_combinations(tmp_path: Path) -> None:
+    text = SWEEP.replace("trials = 3", 'kind = "grid"').replace(
+        "{ uniform = [0.3, 0.9] }", "{ choice = [0.3, 0.5] }"
+    )
+    grid = text.replace("{ log = [1e-4, 1e-2] }", "{ choice = [0.1, 0.2, 0.3] }")
+    bench, _, _ = small(tmp_path, SMALL + grid)
+    assert len(settings_tried(bench.sweep)) == 6
+    with pytest.raises(ConfigError, match=r"a grid needs a list of values"):
+        settings_tried(small(tmp_path, SMALL + text)[0].sweep)
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ("{ }", "give one of choice, uniform, log or integer; found none"),
+        ("{ uniform = [0.9, 0.3] }", "range must rise"),
+        ("{ log = [0.0, 0.3] }", "above 0"),
+        ("{ log = [0.1, 0.3], choice = [1] }", "found choice, log"),
+    ],
+)
+def test_spaces_that_make_no_sense(tmp_path: Path, space: str, sentence: str) -> None:
+    text = SMALL + SWEEP.replace("{ uniform = [0.3, 0.9] }", space)
+    with pytest.raises(ConfigError, match=rf"sweep\.space\.q: .*{sentence}"):
+        sweep_cells(small(tmp_path, text)[0], None)
