@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from truecue.data.sets import ImageSet as ImageSet
     from truecue.data.sets import Splits as Splits
     from truecue.data.suites import SUITES as SUITES
+    from truecue.data.suites.bar import BAR as BAR
     from truecue.data.suites.base import Suite as Suite
     from truecue.data.suites.colored_mnist import ColoredMNIST as ColoredMNIST
     from truecue.data.suites.digits import Digits as Digits
+    from truecue.data.suites.dogs_cats import DogsCats as DogsCats
     from truecue.data.suites.folder import Folder as Folder
     from truecue.data.suites.gratings import Gratings as Gratings
+    from truecue.data.suites.pacs import PACS as PACS
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -57,8 +60,10 @@ if TYPE_CHECKING:
 __version__ = _version("truecue")
 
 _HOMES = {
+    "BAR": "data.suites.bar",
     "DFR": "methods.dfr",
     "METHODS": "methods",
+    "PACS": "data.suites.pacs",
     "SGD": "engine.plan",
     "SUITES": "data.suites",
     "Adam": "engine.plan",
@@ -75,6 +80,7 @@ _HOMES = {
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
     "Digits": "data.suites.digits",
+    "DogsCats": "data.suites.dogs_cats",
     "ERM": "methods.erm",
     "Folder": "data.suites.folder",
     "Gratings": "data.suites.gratings",

@@ -8,19 +8,25 @@ from pathlib import Path
 from typing import Any
 
 from truecue.config import suggest
+from truecue.data.suites.bar import BAR
 from truecue.data.suites.base import Suite
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
+from truecue.data.suites.dogs_cats import DogsCats
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
 from truecue.data.suites.listing import TABLES
+from truecue.data.suites.pacs import PACS
 from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
+    "bar": BAR,
     "colored_mnist": ColoredMNIST,
     "digits": Digits,
+    "dogs_cats": DogsCats,
     "folder": Folder,
     "gratings": Gratings,
+    "pacs": PACS,
 }
 """The package's suites. Other packages add theirs by the entry-point group `truecue.suites`."""
 
