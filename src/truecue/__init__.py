@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from truecue.data.suites import SUITES as SUITES
     from truecue.data.suites.bar import BAR as BAR
     from truecue.data.suites.base import Suite as Suite
+    from truecue.data.suites.bffhq import BFFHQ as BFFHQ
+    from truecue.data.suites.celeba import CelebA as CelebA
     from truecue.data.suites.colored_mnist import ColoredMNIST as ColoredMNIST
     from truecue.data.suites.digits import Digits as Digits
     from truecue.data.suites.dogs_cats import DogsCats as DogsCats
     from truecue.data.suites.folder import Folder as Folder
     from truecue.data.suites.gratings import Gratings as Gratings
+    from truecue.data.suites.imagenet9 import ImageNet9 as ImageNet9
     from truecue.data.suites.pacs import PACS as PACS
+    from truecue.data.suites.utkface import UTKFace as UTKFace
+    from truecue.data.suites.waterbirds import Waterbirds as Waterbirds
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -61,6 +66,7 @@ __version__ = _version("truecue")
 
 _HOMES = {
     "BAR": "data.suites.bar",
+    "BFFHQ": "data.suites.bffhq",
     "DFR": "methods.dfr",
     "METHODS": "methods",
     "PACS": "data.suites.pacs",
@@ -70,6 +76,7 @@ _HOMES = {
     "AdamW": "engine.plan",
     "Attribute": "data.sets",
     "Batch": "data.loader",
+    "CelebA": "data.suites.celeba",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
     "Constant": "engine.plan",
@@ -86,6 +93,7 @@ _HOMES = {
     "Gratings": "data.suites.gratings",
     "GroupDRO": "methods.groupdro",
     "ImageSet": "data.sets",
+    "ImageNet9": "data.suites.imagenet9",
     "JTT": "methods.jtt",
     "Learner": "engine.learner",
     "LfF": "methods.lff",
@@ -100,7 +108,9 @@ _HOMES = {
     "Suite": "data.suites.base",
     "Trained": "api",
     "TruecueError": "errors",
+    "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
+    "Waterbirds": "data.suites.waterbirds",
     "build": "nets.build",
     "evaluate": "api",
     "load_classifier": "nets.classifier",

@@ -15,9 +15,9 @@ from truecue.data.sets import Splits
 from truecue.data.suites.base import Suite
 from truecue.data.suites.published import (
     check_counts,
+    divided,
     image_files,
     labelled,
-    part_of,
     read_files,
 )
 from truecue.data.suites.splitting import stratified
@@ -78,10 +78,9 @@ class BAR(Suite):
             CLASSES,
             [file.relative_to(folder).as_posix() for file in files],
         )
-        return Splits(
-            part_of(data, kept),
-            part_of(data, val) if len(val) else None,
-            part_of(data, np.arange(n, len(files))),
+        return divided(
+            data,
+            {"train": kept, "val": val, "test": np.arange(n, len(files))},
             notes=(
                 "all test images conflict with the bias: no action is in its usual place; places"
                 " are not labelled, so there are no groups",

@@ -35,8 +35,8 @@ class Suite(Config, ABC):
 
     @classmethod
     def find(cls, root: Path) -> Path | None:
-        """The folder of the suite's files: `root` or one inside; None where there is none."""
-        for folder in (root, *(root / name for name in cls.folders)):
+        """The folder of the suite's files, inside `root` or `root` itself; None: there is none."""
+        for folder in (*(root / name for name in cls.folders), root):
             if any(next(folder.glob(mark), None) for mark in cls.marks):
                 return folder
         return None

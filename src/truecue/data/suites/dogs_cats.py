@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from truecue.data.files import Progress
@@ -18,8 +17,8 @@ from truecue.data.suites.published import (
     check_counts,
     coded,
     columns_of,
+    divided,
     labelled,
-    part_of,
     read_column,
     read_files,
 )
@@ -98,13 +97,7 @@ class DogsCats(Suite):
             seed=(seed, "dogs_cats"),
         )
         data = labelled(images, y, CLASSES, names, fur=(fur, FURS))
-        return Splits(
-            part_of(data, parts["train"]),
-            part_of(data, parts["val"]) if len(parts["val"]) else None,
-            part_of(data, parts["test"]),
-            bias="fur",
-            aligned=torch.from_numpy(aligned),
-        )
+        return divided(data, parts, bias="fur", aligned=aligned)
 
     def _from_table(
         self, folder: Path, progress: Progress | None

@@ -205,6 +205,7 @@ def read_table(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[str | N
             # text, so that "007" stays what it is
             head = csv.open_csv(path).schema.names
             options = csv.ConvertOptions(
+                include_columns=[n for n in head if n in (wanted or head)],
                 column_types=dict.fromkeys(head, "string"),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,

@@ -18,9 +18,9 @@ from truecue.data.suites.published import (
     check_counts,
     coded,
     columns_of,
+    divided,
     image_files,
     labelled,
-    part_of,
     read_column,
     read_files,
 )
@@ -150,13 +150,7 @@ class PACS(Suite):
         data = labelled(
             images, y, self.classes, [names[i] for i in rows], style=(values, self.styles)
         )
-        return Splits(
-            part_of(data, parts["train"]),
-            part_of(data, parts["val"]) if len(parts["val"]) else None,
-            part_of(data, parts["test"]),
-            bias="style",
-            aligned=torch.from_numpy(aligned),
-        )
+        return divided(data, parts, bias="style", aligned=aligned)
 
 
 def _files(folder: Path) -> tuple[list[Path], Ids, Ids]:

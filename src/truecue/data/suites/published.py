@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from truecue.config import suggest
 from truecue.data.files import SUFFIXES, Decoded, Progress, decode, decode_column
-from truecue.data.sets import ArrayFile, Attribute, ImageSet
+from truecue.data.sets import ArrayFile, Attribute, ImageSet, Splits
 from truecue.data.suites.splitting import Ids
 from truecue.errors import DataError
 
@@ -125,9 +126,47 @@ def labelled(
     )
 
 
-def part_of(data: ImageSet, ids: Ids) -> ImageSet:
-    """The images at some positions, int64 [m]."""
-    return data.select(torch.from_numpy(ids))
+def divided(
+    data: ImageSet,
+    parts: Mapping[str, Ids],
+    *,
+    bias: str | None = None,
+    aligned: npt.NDArray[np.bool_] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Splits:
+    """The splits of a data set.
+
+    Args:
+        data: all images.
+        parts: positions of the images of train, val and test; none for val where it is empty.
+        bias: name of the attribute that misleads.
+        aligned: bool [classes, values], see `Splits`.
+        notes: see `Splits`.
+    """
+    made = {name: data.select(torch.from_numpy(ids)) for name, ids in parts.items() if len(ids)}
+    table = None if aligned is None else torch.from_numpy(aligned)
+    return Splits(made["train"], made.get("val"), made["test"], bias, table, notes)
+
+
+def given_parts(split: Ids) -> dict[str, Ids]:
+    """Positions by split, from codes that are 0 train, 1 val and 2 test: int64 [n]."""
+    return {name: np.flatnonzero(split == i) for i, name in enumerate(("train", "val", "test"))}
+
+
+def found_counts(
+    parts: Mapping[str, Ids],
+    y: Ids,
+    classes: Sequence[str],
+    values: Ids,
+    names: Sequence[str],
+) -> dict[str, int]:
+    """Numbers of images, as in "train", and of each group, as in "train: landbird, land"."""
+    found = {split: len(ids) for split, ids in parts.items()}
+    for split, ids in parts.items():
+        cells = np.bincount(y[ids] * len(names) + values[ids], minlength=len(classes) * len(names))
+        groups = (f"{split}: {kind}, {name}" for kind in classes for name in names)
+        found.update(zip(groups, cells.tolist(), strict=True))
+    return found
 
 
 def check_counts(name: str, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
@@ -141,10 +180,14 @@ def check_counts(name: str, expected: Mapping[str, int], found: Mapping[str, int
     Raises:
         DataError: they differ.
     """
-    wrong = [f"{k}: {expected[k]:,} expected, {n:,} found" for k, n in found.items()
-             if expected[k] != n]  # fmt: skip
+    wrong = [
+        f"{what}: {expected[what]:,} expected, {n:,} found"
+        for what, n in found.items()
+        if expected[what] != n
+    ]
     if wrong:
+        more = f"; and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         raise DataError(
-            f"this is not the whole of {name} ({'; '.join(wrong)}). Copy or unpack the files again,"
-            " or use what there is: --set data.complete=false"
+            f"this is not the whole of {name} ({'; '.join(wrong[:4])}{more}). Copy or unpack the"
+            " files again, or use what there is: --set data.complete=false"
         )
