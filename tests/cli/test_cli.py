@@ -292,6 +292,49 @@ def test_lists(cli, kind: str) -> None:
         assert all(row["about"] for row in settings.values()), "every setting is described"
 
 
+def test_suites_say_whether_their_files_are_there(cli, tmp_path: Path) -> None:
+    def states(*options: object) -> dict[str, str]:
+        status, shown, _ = cli("suites", "--json", *options)
+        assert status == 0
+        return {name: row["files"] for name, row in json.loads(shown).items()}
+
+    before = states("--root", tmp_path)
+    assert (before["bar"], before["digits"], before["folder"]) == (
+        "files needed",
+        "needs no files",
+        "reads files",
+    )
+    assert states() == before
+    (tmp_path / "bar" / "train").mkdir(parents=True)
+    (tmp_path / "bar" / "train" / "climbing_0.jpg").touch()
+    assert states("--root", tmp_path) == before | {"bar": "ready"}
+    status, shown, _ = cli("suites", "show", "bar", "--root", tmp_path)
+    assert status == 0
+    assert f"found: ready, in {tmp_path / 'bar'}" in shown
+
+
+def test_suite_is_shown_with_files_numbers_and_checksums(cli) -> None:
+    status, shown, _ = cli("suites", "show", "celeba")
+    assert status == 0
+    for part in (
+        "licence: non-commercial research only",
+        "files: celeba/ with img_align_celeba/000001.jpg",
+        "where to get them: img_align_celeba.zip",
+        "found: files needed",
+        "  train: blond hair, male  1,387",
+        "  list_attr_celeba.txt  md5:75e246fa",
+        '  target = "Blond_Hair"',
+    ):
+        assert part in shown
+    status, shown, _ = cli("suites", "show", "celeba", "--json")
+    facts = json.loads(shown)
+    assert facts["images"]["train"] == 162770
+    assert set(facts["checksums"]) >= {"img_align_celeba.zip"}
+    _, shown, _ = cli("suites", "show", "digits")
+    assert "images:" not in shown
+    assert "checksums:" not in shown
+
+
 def test_version_and_help(cli) -> None:
     status, shown, _ = cli("--version")
     assert status == 0

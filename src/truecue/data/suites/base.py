@@ -18,7 +18,7 @@ class Suite(Config, ABC):
     source: ClassVar[str]
     """Where the images come from: paper, address, or how they are made."""
     licence: ClassVar[str]
-    obtain: ClassVar[str] = "nothing to get"
+    obtain: ClassVar[str] = "nothing to get: made by the package"
     """Where to get the files, for a suite that reads files."""
     layout: ClassVar[str] = "made by the package; needs no files"
     """Which files to put where, for a suite that reads files."""

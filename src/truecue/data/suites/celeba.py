@@ -119,8 +119,8 @@ class CelebA(Suite):
             check_counts("CelebA", self.counts, found)
         if self.subset == "hong_yang":
             parts |= _hong_yang(parts["train"], target, bias, seed)
-        paths = [folder / "img_align_celeba" / name for name in files]
-        images = read_files(paths, self.size, progress)
+        faces = folder / "img_align_celeba"
+        images = read_files([faces / name for name in files], self.size, progress)
         data = labelled(images, target, classes, files, **{self.bias: (bias, values)})
         return divided(data, parts, bias=self.bias)
 
@@ -167,25 +167,37 @@ def _columns(folder: Path, stem: str, wanted: Sequence[str]) -> tuple[list[str],
         path = path.with_suffix(".csv")
         table: Mapping[str, Sequence[str | None]] = read_table(path, ("image_id", *wanted))
     else:
-        table = _read_list(path, ("partition",) if stem == _PARTITION else None)
+        table = _read_list(path, wanted, ("partition",) if stem == _PARTITION else None)
     names, *columns = columns_of(table, ("image_id", *wanted), path.name)
     return names, columns
 
 
-def _read_list(path: Path, columns: tuple[str, ...] | None) -> dict[str, list[str]]:
-    """A list with an image and its values in each line; None: two lines name the columns."""
+def _read_list(
+    path: Path, wanted: Sequence[str], columns: Sequence[str] | None
+) -> dict[str, list[str]]:
+    """A list with an image and its values in each line.
+
+    Args:
+        path: the list.
+        wanted: columns to fill; the others stay empty.
+        columns: the columns after the first; None: the second line names them.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    start = 0
     if columns is None:
-        _, head, text = [*text.split("\n", 2), "", ""][:3]
-        columns = tuple(head.split())
-    cells, width = text.split(), len(columns) + 1
-    names = cells[::width]
-    if len(cells) % width or not all(name.endswith(".jpg") for name in names):
-        raise DataError(
-            f"{path} must have an image (.jpg) and {len(columns)} values in every line; it has not."
-            " Copy the file again"
-        )
-    return {name: cells[i::width] for i, name in enumerate(("image_id", *columns))}
+        columns, start = " ".join(lines[1:2]).split(), 2
+    table: dict[str, list[str]] = {name: [] for name in ("image_id", *columns)}
+    used = [(i, table[n]) for i, n in enumerate(table) if n in ("image_id", *wanted)]
+    for number, line in enumerate(lines[start:], start + 1):
+        row = line.split()
+        if len(row) != len(table) or not row[0].endswith(".jpg"):
+            raise DataError(
+                f"{path} line {number}: expected are an image (.jpg) and {len(table) - 1} values;"
+                f" found '{line[:60]}'. Copy the file again"
+            )
+        for i, cells in used:
+            cells.append(row[i])
+    return table

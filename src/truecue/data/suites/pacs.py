@@ -36,7 +36,7 @@ _TABLE = "pacs_128.parquet"
 
 
 class PACS(Suite):
-    """What is it? Whether it is a photograph or a drawing says so too, almost always.
+    """What is it? The style of the picture, such as cartoon or sketch, says so too, almost always.
 
     The images of PACS (Li et al., 2017), made for domain generalisation, in proportions that make
     their style a real, not a drawn-on, spurious attribute: each class is tied to one style. The
