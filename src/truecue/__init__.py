@@ -18,11 +18,19 @@ if TYPE_CHECKING:
     from truecue.data.sets import ImageSet as ImageSet
     from truecue.data.sets import Splits as Splits
     from truecue.data.suites import SUITES as SUITES
+    from truecue.data.suites.bar import BAR as BAR
     from truecue.data.suites.base import Suite as Suite
+    from truecue.data.suites.bffhq import BFFHQ as BFFHQ
+    from truecue.data.suites.celeba import CelebA as CelebA
     from truecue.data.suites.colored_mnist import ColoredMNIST as ColoredMNIST
     from truecue.data.suites.digits import Digits as Digits
+    from truecue.data.suites.dogs_cats import DogsCats as DogsCats
     from truecue.data.suites.folder import Folder as Folder
     from truecue.data.suites.gratings import Gratings as Gratings
+    from truecue.data.suites.imagenet9 import ImageNet9 as ImageNet9
+    from truecue.data.suites.pacs import PACS as PACS
+    from truecue.data.suites.utkface import UTKFace as UTKFace
+    from truecue.data.suites.waterbirds import Waterbirds as Waterbirds
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -57,14 +65,18 @@ if TYPE_CHECKING:
 __version__ = _version("truecue")
 
 _HOMES = {
+    "BAR": "data.suites.bar",
+    "BFFHQ": "data.suites.bffhq",
     "DFR": "methods.dfr",
     "METHODS": "methods",
+    "PACS": "data.suites.pacs",
     "SGD": "engine.plan",
     "SUITES": "data.suites",
     "Adam": "engine.plan",
     "AdamW": "engine.plan",
     "Attribute": "data.sets",
     "Batch": "data.loader",
+    "CelebA": "data.suites.celeba",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
     "Constant": "engine.plan",
@@ -75,11 +87,13 @@ _HOMES = {
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
     "Digits": "data.suites.digits",
+    "DogsCats": "data.suites.dogs_cats",
     "ERM": "methods.erm",
     "Folder": "data.suites.folder",
     "Gratings": "data.suites.gratings",
     "GroupDRO": "methods.groupdro",
     "ImageSet": "data.sets",
+    "ImageNet9": "data.suites.imagenet9",
     "JTT": "methods.jtt",
     "Learner": "engine.learner",
     "LfF": "methods.lff",
@@ -94,7 +108,9 @@ _HOMES = {
     "Suite": "data.suites.base",
     "Trained": "api",
     "TruecueError": "errors",
+    "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
+    "Waterbirds": "data.suites.waterbirds",
     "build": "nets.build",
     "evaluate": "api",
     "load_classifier": "nets.classifier",

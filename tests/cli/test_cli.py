@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from truecue.cli import options
 from truecue.cli.main import main
+from truecue.data.suites import SUITES, bar
 
 QUICK = ["--set", "plan.epochs=2", "--threads", "1", "--device", "cpu"]
 SMALL = [*QUICK, "--set", "data.size=16", "--arch", "conv3"]
@@ -290,6 +294,71 @@ def test_lists(cli, kind: str) -> None:
         status, shown, _ = cli(kind, "show", name, "--json")
         settings = {row["name"]: row for row in json.loads(shown)["settings"]}
         assert all(row["about"] for row in settings.values()), "every setting is described"
+
+
+def test_suites_say_whether_their_files_are_there(cli, tmp_path: Path) -> None:
+    def states(*options: object) -> dict[str, str]:
+        status, shown, _ = cli("suites", "--json", *options)
+        assert status == 0
+        return {name: row["files"] for name, row in json.loads(shown).items()}
+
+    before = states("--root", tmp_path)
+    assert (before["bar"], before["digits"], before["folder"]) == (
+        "files needed",
+        "needs no files",
+        "reads files",
+    )
+    assert states() == before
+    (tmp_path / "bar" / "train").mkdir(parents=True)
+    (tmp_path / "bar" / "train" / "climbing_0.jpg").touch()
+    assert states("--root", tmp_path) == before | {"bar": "ready"}
+    status, shown, _ = cli("suites", "show", "bar", "--root", tmp_path)
+    assert status == 0
+    assert f"found: ready, in {tmp_path / 'bar'}" in shown
+
+
+def test_suites_that_decode_files_show_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    @contextmanager
+    def decoding(*, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: seen.append((done, total))
+
+    monkeypatch.setattr(options, "decoding", decoding)
+    for split in ("train", "test"):
+        for k, kind in enumerate(bar.CLASSES):
+            for i in range(2):
+                path = tmp_path / "bar" / split / f"{kind}_{i}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 9), (20 * k, i, 0)).save(path)
+    options.load(bar.BAR(complete=False, size=8), tmp_path, 0)
+    assert seen == [(24, 24)]
+    options.load(SUITES["gratings"](), None, 0)  # takes no progress
+    assert len(seen) == 1
+
+
+def test_suite_is_shown_with_files_numbers_and_checksums(cli) -> None:
+    status, shown, _ = cli("suites", "show", "celeba")
+    assert status == 0
+    for part in (
+        "licence: non-commercial research only",
+        "files: celeba/ with img_align_celeba/000001.jpg",
+        "where to get them: img_align_celeba.zip",
+        "found: files needed",
+        "  train: blond hair, male  1,387",
+        "  list_attr_celeba.txt  md5:75e246fa",
+        '  target = "Blond_Hair"',
+    ):
+        assert part in shown
+    status, shown, _ = cli("suites", "show", "celeba", "--json")
+    facts = json.loads(shown)
+    assert facts["images"]["train"] == 162770
+    assert set(facts["checksums"]) >= {"img_align_celeba.zip"}
+    _, shown, _ = cli("suites", "show", "digits")
+    assert "images:" not in shown
+    assert "checksums:" not in shown
 
 
 def test_version_and_help(cli) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from truecue.config import Config
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites import SUITES
+from truecue.data.suites.base import Suite
 from truecue.engine.judge import aligned_mask
+from truecue.errors import DataError
 
 SELF_MADE = [name for name, suite in SUITES.items() if suite.self_made]
 
@@ -42,8 +47,43 @@ def test_suite_says_where_it_comes_from(name: str) -> None:
     assert suite.licence
     assert suite.__doc__
     assert suite.self_made or "made by the package" not in suite.layout
+    assert suite.self_made or suite.obtain != Suite.obtain
+    assert suite.self_made or name == "folder" or suite.marks
+    assert suite.self_made or name == "folder" or suite.counts
     for setting, field in suite.model_fields.items():
         assert field.description, f"{name}.{setting} needs a docstring"
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_published_numbers_hang_together(name: str) -> None:
+    counts = SUITES[name].counts
+    assert all(n > 0 for n in counts.values())
+    for split in {key.partition(":")[0] for key in counts if ":" in key}:
+        groups = [n for key, n in counts.items() if key.startswith(f"{split}: ")]
+        assert sum(groups) == counts[split]
+    lengths = {"md5": 32, "sha256": 64}
+    for checksum in SUITES[name].checksums.values():
+        kind, _, digits = checksum.partition(":")
+        assert re.fullmatch(f"[0-9a-f]{{{lengths[kind]}}}", digits)
+
+
+@pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if suite.marks])
+def test_absent_files_are_described(name: str, tmp_path: Path) -> None:
+    suite = SUITES[name]
+    assert suite.find(tmp_path) is None
+    assert suite.find(tmp_path / "nowhere") is None
+    for root in (None, tmp_path):
+        with pytest.raises(DataError) as caught:
+            suite().load(root)
+        assert suite.layout in str(caught.value)
+    for folder in (tmp_path, *(tmp_path / name for name in suite.folders)):
+        for mark in suite.marks:
+            file = folder / mark.replace("*", "1").replace("[0-9]", "7").replace("[01]", "1")
+            file = file.with_name(file.name.replace("[0-4]", "2").replace("?", "-"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+            assert suite.find(tmp_path) == folder
+            file.unlink()
 
 
 @pytest.mark.parametrize("name", SELF_MADE)

@@ -32,6 +32,18 @@ def draw() -> Callable[..., Path]:
 
 
 @pytest.fixture
+def paint() -> Callable[..., Path]:
+    """Writes an image of one colour, whatever its name ends with: paint(path, red, green, blue)."""
+
+    def write(path: Path, *colour: int) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 8), colour).save(path, "PNG")
+        return path
+
+    return write
+
+
+@pytest.fixture
 def zoo(tmp_path: Path, draw: Callable[..., Path]) -> Path:
     """20 cats and 20 dogs, all different, in two class folders."""
     for k, kind in enumerate(("cat", "dog")):

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from truecue.cli import options as o
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from truecue.config import Config
+    from truecue.data.suites.base import Suite
 
 methods = typer.Typer(help="List the methods; show one with its settings.")
-suites = typer.Typer(help="List the suites; show one with its source, licence and settings.")
+suites = typer.Typer(help="List the suites; show one with its source, files and settings.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="One of those listed.")]
 
@@ -44,41 +49,67 @@ def show_method(name: Name, as_json: Json = False) -> None:
 
 
 @suites.callback(invoke_without_command=True)
-def list_suites(context: typer.Context, as_json: Json = False) -> None:
-    """List the suites; show one with its source, licence and settings."""
+def list_suites(context: typer.Context, as_json: Json = False, root: o.Root = None) -> None:
+    """List the suites and say whether their files are there; show one with its settings."""
     if context.invoked_subcommand is not None:
         return
     from truecue.data.suites import SUITES
 
-    rows = {name: {"about": _first(s), "self_made": s.self_made} for name, s in SUITES.items()}
+    rows = {
+        name: {"about": _first(s), "self_made": s.self_made, "files": _files(s, root)[0]}
+        for name, s in SUITES.items()
+    }
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
     for name, row in rows.items():
-        needs = "needs no files" if row["self_made"] else "reads files"
-        typer.echo(f"{name:16} {row['about']} ({needs})")
+        typer.echo(f"{name:16} {row['about']} ({row['files']})")
 
 
 @suites.command("show")
-def show_suite(name: Name, as_json: Json = False) -> None:
-    """Show a suite: source, licence, which files to put where, settings."""
+def show_suite(name: Name, as_json: Json = False, root: o.Root = None) -> None:
+    """Show a suite: source, licence, which files to get and where to put them, settings."""
     from truecue.data.suites import suite_named
 
     suite = suite_named(name)
-    facts = {"source": suite.source, "licence": suite.licence, "files": suite.layout}
+    state, place = _files(suite, root)
+    facts = {
+        "source": suite.source,
+        "licence": suite.licence,
+        "files": suite.layout,
+        "where to get them": suite.obtain,
+        "found": state if place is None else f"{state}, in {place}",
+        "images": dict(suite.counts),
+        "checksums": dict(suite.checksums),
+    }
     _show(name, suite, facts, "data.", as_json=as_json)
 
 
+def _files(suite: type[Suite], root: Path | None) -> tuple[str, Path | None]:
+    """Whether a suite's files are there, in a few words, and in which folder."""
+    if suite.self_made:
+        return "needs no files", None
+    if not suite.marks:
+        return "reads files", None
+    place = None if root is None else suite.find(root)
+    return ("files needed" if place is None else "ready"), place
+
+
 def _show(
-    name: str, of: type[Config], facts: dict[str, str], prefix: str, *, as_json: bool
+    name: str, of: type[Config], facts: dict[str, Any], prefix: str, *, as_json: bool
 ) -> None:
     settings = [{"name": n, "default": d, "about": a} for n, d, a in _settings(of)]
     if as_json:
         typer.echo(json.dumps(facts | {"settings": settings}, indent=1, default=str))
         return
     typer.echo(f"{name}: {inspect.cleandoc(of.__doc__ or '')}\n")
-    for what, text in facts.items():
-        typer.echo(f"{what}: {text}")
+    for what, said in facts.items():
+        if not isinstance(said, dict):
+            typer.echo(f"{what}: {said}")
+        elif said:
+            typer.echo(f"{what}:")
+            for key, value in said.items():
+                typer.echo(f"  {key}  {value:,}" if isinstance(value, int) else f"  {key}  {value}")
     typer.echo(f"\nsettings (change them with --set {prefix}NAME=VALUE):")
     for row in settings:
         default = "required" if row["default"] is ... else json.dumps(row["default"], default=str)

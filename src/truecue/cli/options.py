@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import sys
@@ -85,14 +86,12 @@ def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = Fa
 
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
     """A suite's splits; missing folders are named, and decoding shows its progress."""
-    from truecue.data.suites.folder import Folder
-
     if root is not None and not suite.self_made and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
-    if not isinstance(suite, Folder):
+    if "progress" not in inspect.signature(suite.load).parameters:
         return suite.load(root, seed=seed)
     with decoding(quiet=quiet) as progress:
-        return suite.load(root, seed=seed, progress=progress)
+        return suite.load(root, seed=seed, progress=progress)  # type: ignore[call-arg]
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ from truecue.errors import DataError, StorageError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_Source = TypeVar("_Source")
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
@@ -160,27 +163,63 @@ def decode(files: Sequence[Path], size: int, progress: Progress | None = None) -
         StorageError: the cache could not be written.
     """
 
-    def fill(folder: Path) -> None:
-        reasons: list[str] = []
-        sizes: list[tuple[int, int]] = []
-        shape = (len(files), 3, size, size)
-        # written piece by piece: a full disk is then an error, where a memory map would crash
-        with (folder / "images.npy").open("wb") as out:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(out, header)
-            for pixels, found, reason in _read_all(files, size, progress):
-                out.write(pixels)
-                sizes.append(found)
-                reasons.append(reason)
-        np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int32).reshape(-1, 2))
-        (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
+    def read(path: Path) -> _Read:
+        return _reading(path, size)
 
-    place = cached_folder("images", (_DECODING, size, _known(files)), fill)
-    reasons = json.loads((place / "reasons.json").read_text(encoding="utf-8"))
-    return Decoded(ArrayFile(place / "images.npy"), np.load(place / "sizes.npy"), tuple(reasons))
+    return _decoded(len(files), size, (_known(files),), lambda: _pooled(files, read), progress)
 
 
-def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+def decode_column(table: Path, column: str, size: int, progress: Progress | None = None) -> Decoded:
+    """Decode the image files in a column of a Parquet table into the cache, or find them there.
+
+    Args:
+        table: the table.
+        column: its column with the bytes of one image file in each row.
+        size: height and width of the result, see `read_image`.
+        progress: called after every few hundred images; not called where the cache has them.
+
+    Raises:
+        DataError: the table is absent, is no Parquet table, or has no such column of bytes.
+        StorageError: the cache could not be written.
+    """
+    from pyarrow import ArrowException, parquet, types
+
+    try:
+        with parquet.ParquetFile(table) as file:
+            count, schema = file.metadata.num_rows, file.schema_arrow
+            key = (fingerprint([table]), column)
+            if column not in schema.names or not types.is_binary(schema.field(column).type):
+                raise DataError(f"{table} has no column '{column}' of image files (bytes)")
+
+            def read(data: bytes | None) -> _Read:
+                return _reading(b"" if data is None else data, size)
+
+            def images() -> Iterator[_Read]:
+                batches = file.iter_batches(_BATCH, columns=[column])
+                while (rows := _next_rows(batches, table)) is not None:
+                    yield from _pooled(rows, read)
+
+            return _decoded(count, size, key, images, progress)
+    except FileNotFoundError:
+        raise DataError(f"there is no table {table}") from None
+    except ArrowException as error:
+        raise DataError(f"{table} cannot be read as a Parquet table: {error}") from error
+
+
+def _next_rows(batches: Iterator[Any], table: Path) -> list[bytes | None] | None:
+    """The next rows of a table's only column; None at its end.
+
+    Raises:
+        DataError: the file is damaged; pyarrow's error could be taken for one of the cache's.
+    """
+    try:
+        batch = next(batches, None)
+    except OSError as error:
+        raise DataError(f"{table} cannot be read as a Parquet table: {error}") from error
+    return None if batch is None else batch.column(0).to_pylist()
+
+
+def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """One image file as pixels.
 
     The image is turned upright as its EXIF data says, its short side is resized to `size` (Lanczos
@@ -188,6 +227,10 @@ def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     keep their upper 8 bits, transparent images are laid on white, of animations the first picture
     is taken. Large JPEG files are decoded at half, quarter or eighth scale where that leaves at
     least twice `size`.
+
+    Args:
+        source: the file, or its bytes.
+        size: height and width of the result.
 
     Returns:
         uint8 [3, size, size], and the width and height of the upright image before resizing.
@@ -197,8 +240,9 @@ def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     """
     from PIL import Image, ImageOps
 
+    where = "the image" if isinstance(source, bytes) else str(source)
     try:
-        with Image.open(path) as opened:
+        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
             width, height = opened.size
             opened.draft("RGB", (2 * size, 2 * size))
             image = _eight_bit(ImageOps.exif_transpose(opened))
@@ -206,11 +250,11 @@ def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
         found = (width, height) if upright else (height, width)
         square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
+        raise DataError(f"{where}: there is no such file") from None
     # Pillow's readers raise many kinds of errors on damaged files
     except Exception as error:
         reason = "it is not an image of a known kind" if "identify" in str(error) else str(error)
-        raise DataError(f"{path}: {reason or type(error).__name__}") from error
+        raise DataError(f"{where}: {reason or type(error).__name__}") from error
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), found
 
 
@@ -229,25 +273,59 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _read_all(
-    files: Sequence[Path], size: int, progress: Progress | None
-) -> Iterator[tuple[bytes, tuple[int, int], str]]:
-    blank = bytes(3 * size * size)
+_Read = tuple[bytes, tuple[int, int], str]  # pixels, width and height, why it could not be read
 
-    def read(path: Path) -> tuple[bytes, tuple[int, int], str]:
-        try:
-            pixels, found = read_image(path, size)
-        except DataError as error:
-            return blank, (0, 0), str(error).removeprefix(f"{path}: ")
-        return pixels.tobytes(), found, ""
 
-    # filters of warnings belong to the whole process, so they are set outside the threads
-    with warnings.catch_warnings(), ThreadPoolExecutor(_workers()) as pool:
-        warnings.simplefilter("ignore")  # of odd metadata; what cannot be read is reported
-        for start in range(0, len(files), _BATCH):
-            yield from pool.map(read, files[start : start + _BATCH])
-            if progress is not None:
-                progress(min(start + _BATCH, len(files)), len(files))
+def _decoded(
+    count: int,
+    size: int,
+    key: Sequence[object],
+    read: Callable[[], Iterator[_Read]],
+    progress: Progress | None,
+) -> Decoded:
+    """What `read` gives, written to the cache at the first call and found there at later ones."""
+
+    def fill(folder: Path) -> None:
+        reasons: list[str] = []
+        sizes: list[tuple[int, int]] = []
+        shape = (count, 3, size, size)
+        # written piece by piece: a full disk is then an error, where a memory map would crash
+        with (folder / "images.npy").open("wb") as out:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(out, header)
+            # filters of warnings belong to the whole process, so they are set outside the threads
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of odd metadata; what cannot be read is reported
+                for pixels, found, reason in read():
+                    out.write(pixels)
+                    sizes.append(found)
+                    reasons.append(reason)
+                    done = len(reasons)
+                    if progress is not None and (done % _BATCH == 0 or done == count):
+                        progress(done, count)
+        np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int32).reshape(-1, 2))
+        (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
+
+    place = cached_folder("images", (_DECODING, size, *key), fill)
+    reasons = json.loads((place / "reasons.json").read_text(encoding="utf-8"))
+    return Decoded(ArrayFile(place / "images.npy"), np.load(place / "sizes.npy"), tuple(reasons))
+
+
+def _reading(source: Path | bytes, size: int) -> _Read:
+    """One image; black with a reason where it cannot be read."""
+    try:
+        pixels, found = read_image(source, size)
+    except DataError as error:
+        where = "the image" if isinstance(source, bytes) else str(source)
+        return bytes(3 * size * size), (0, 0), str(error).removeprefix(f"{where}: ")
+    return pixels.tobytes(), found, ""
+
+
+def _pooled(sources: Sequence[_Source], read: Callable[[_Source], _Read]) -> Iterator[_Read]:
+    """What `read` gives for each source, in their order, by several threads."""
+    with ThreadPoolExecutor(_workers()) as pool:
+        for start in range(0, len(sources), _BATCH):
+            yield from pool.map(read, sources[start : start + _BATCH])
 
 
 def _workers() -> int:

@@ -8,19 +8,35 @@ from pathlib import Path
 from typing import Any
 
 from truecue.config import suggest
+from truecue.data.suites.bar import BAR
 from truecue.data.suites.base import Suite
+from truecue.data.suites.bffhq import BFFHQ
+from truecue.data.suites.celeba import CelebA
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
+from truecue.data.suites.dogs_cats import DogsCats
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
+from truecue.data.suites.imagenet9 import ImageNet9
 from truecue.data.suites.listing import TABLES
+from truecue.data.suites.pacs import PACS
+from truecue.data.suites.utkface import UTKFace
+from truecue.data.suites.waterbirds import Waterbirds
 from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
+    "bar": BAR,
+    "bffhq": BFFHQ,
+    "celeba": CelebA,
     "colored_mnist": ColoredMNIST,
     "digits": Digits,
+    "dogs_cats": DogsCats,
     "folder": Folder,
     "gratings": Gratings,
+    "imagenet9": ImageNet9,
+    "pacs": PACS,
+    "utkface": UTKFace,
+    "waterbirds": Waterbirds,
 }
 """The package's suites. Other packages add theirs by the entry-point group `truecue.suites`."""
 

@@ -33,6 +33,7 @@ class Folder(Suite):
 
     source: ClassVar[str] = "your own images"
     licence: ClassVar[str] = "as you have it"
+    obtain: ClassVar[str] = "nothing to get: they are yours"
     layout: ClassVar[str] = (
         "class folders (cat/1.jpg), or splits with class folders (train/cat/1.jpg, val/..,"
         " test/..), or a table (.csv, .parquet) with the columns file and label"

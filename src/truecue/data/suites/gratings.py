@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -34,6 +35,7 @@ class Gratings(Suite):
 
     source: ClassVar[str] = "made by the package from sines and noise"
     licence: ClassVar[str] = "Apache-2.0, as the package"
+    counts: ClassVar[Mapping[str, int]] = _SIZES
     self_made: ClassVar[bool] = True
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.02

@@ -127,7 +127,7 @@ def list_table(
     Raises:
         DataError: the table or a column is absent or cannot be read.
     """
-    columns = _read_table(table)
+    columns = read_table(table)
     wanted = [file, label, *(attributes or ()), *([bias] if bias else [])]
     for name in wanted if split == "split" else [*wanted, split]:
         if name not in columns:
@@ -186,8 +186,16 @@ def _row_fault(
     return ""
 
 
-def _read_table(path: Path) -> dict[str, list[str | None]]:
-    """The columns of a table as text; None where a cell is empty."""
+def read_table(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[str | None]]:
+    """The columns of a CSV or Parquet table as text; None where a cell is empty.
+
+    Args:
+        path: the table.
+        wanted: columns; empty: all. Of those that are absent nothing is said here.
+
+    Raises:
+        DataError: the table is absent or damaged, or names two columns alike.
+    """
     from pyarrow import ArrowException, csv, parquet
 
     if not path.is_file():
@@ -197,6 +205,7 @@ def _read_table(path: Path) -> dict[str, list[str | None]]:
             # text, so that "007" stays what it is
             head = csv.open_csv(path).schema.names
             options = csv.ConvertOptions(
+                include_columns=[n for n in head if n in (wanted or head)],
                 column_types=dict.fromkeys(head, "string"),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
@@ -204,7 +213,8 @@ def _read_table(path: Path) -> dict[str, list[str | None]]:
             )
             table = csv.read_csv(path, convert_options=options)
         elif path.suffix.lower() in TABLES:
-            table = parquet.read_table(path)
+            known = parquet.read_schema(path).names
+            table = parquet.read_table(path, columns=[n for n in known if n in (wanted or known)])
         else:
             raise DataError(f"{path} must be a table with the suffix {' or '.join(TABLES)}")
     except (ArrowException, OSError, UnicodeDecodeError) as error:

@@ -31,7 +31,8 @@ _IDX = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
-_PLACES = (".", "mnist", "MNIST/raw", "MNIST", "raw")
+PLACES = ("mnist", "MNIST/raw", "MNIST", "raw")
+"""The folders inside the root in which the files may be."""
 
 
 def read_mnist(root: Path | None) -> Arrays:
@@ -58,7 +59,7 @@ def _find(root: Path) -> dict[str, Path]:
     """The files to read, by the array that they hold; one file named "npz" holds all."""
     if root.suffix == ".npz" and root.is_file():
         return {"npz": root}
-    for folder in (root / place for place in _PLACES):
+    for folder in (root, *(root / place for place in PLACES)):
         if (folder / "mnist.npz").is_file():
             return {"npz": folder / "mnist.npz"}
         found = {name: next(_forms(folder, file), None) for name, file in _IDX.items()}
