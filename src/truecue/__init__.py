@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from truecue.data.sets import Splits as Splits
     from truecue.data.suites import SUITES as SUITES
     from truecue.data.suites.base import Suite as Suite
+    from truecue.data.suites.biased_mnist import BiasedMNIST as BiasedMNIST
     from truecue.data.suites.colored_mnist import ColoredMNIST as ColoredMNIST
+    from truecue.data.suites.corrupted_cifar10 import CorruptedCIFAR10 as CorruptedCIFAR10
     from truecue.data.suites.digits import Digits as Digits
     from truecue.data.suites.folder import Folder as Folder
     from truecue.data.suites.gratings import Gratings as Gratings
@@ -65,9 +67,11 @@ _HOMES = {
     "AdamW": "engine.plan",
     "Attribute": "data.sets",
     "Batch": "data.loader",
+    "BiasedMNIST": "data.suites.biased_mnist",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
     "Constant": "engine.plan",
+    "CorruptedCIFAR10": "data.suites.corrupted_cifar10",
     "Cosine": "engine.plan",
     "Patience": "engine.plan",
     "Plateau": "engine.plan",

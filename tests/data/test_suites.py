@@ -18,8 +18,9 @@ from torch.nn import functional
 from truecue.data import suites
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites import SUITES, Folder, open_data, suite_named, suite_names
+from truecue.data.suites.assignment import assign
 from truecue.data.suites.colored_mnist import ColoredMNIST
-from truecue.data.suites.colour import NAMES, PALETTE, SIGMAS, Colours, assign, draw_colours
+from truecue.data.suites.colour import NAMES, PALETTE, SIGMAS, Colours, draw_colours
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.gratings import Gratings
 from truecue.data.suites.mnist import read_idx, read_mnist

@@ -242,7 +242,7 @@ def _read_all(
         return pixels.tobytes(), found, ""
 
     # filters of warnings belong to the whole process, so they are set outside the threads
-    with warnings.catch_warnings(), ThreadPoolExecutor(_workers()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers()) as pool:
         warnings.simplefilter("ignore")  # of odd metadata; what cannot be read is reported
         for start in range(0, len(files), _BATCH):
             yield from pool.map(read, files[start : start + _BATCH])
@@ -250,7 +250,7 @@ def _read_all(
                 progress(min(start + _BATCH, len(files)), len(files))
 
 
-def _workers() -> int:
+def workers() -> int:
     """Threads for decoding: Pillow lets go of the interpreter's lock while it decodes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(16, cores or 1))

@@ -9,7 +9,9 @@ from typing import Any
 
 from truecue.config import suggest
 from truecue.data.suites.base import Suite
+from truecue.data.suites.biased_mnist import BiasedMNIST
 from truecue.data.suites.colored_mnist import ColoredMNIST
+from truecue.data.suites.corrupted_cifar10 import CorruptedCIFAR10
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
@@ -17,7 +19,9 @@ from truecue.data.suites.listing import TABLES
 from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
+    "biased_mnist": BiasedMNIST,
     "colored_mnist": ColoredMNIST,
+    "corrupted_cifar10": CorruptedCIFAR10,
     "digits": Digits,
     "folder": Folder,
     "gratings": Gratings,
