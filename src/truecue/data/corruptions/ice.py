@@ -35,11 +35,14 @@ def _pane(draw: np.random.Generator) -> Images:
         place = (rows.astype(np.int64) % size) * size + columns.astype(np.int64) % size
         ice += np.bincount(place, weights, size * size).reshape(size, size)
     sharp, soft = (ndimage.gaussian_filter(ice, sigma, mode="wrap") for sigma in (1.2, 8))
-    haze = ndimage.gaussian_filter(draw.standard_normal((size, size)), 40, mode="wrap")
-    grain = ndimage.gaussian_filter(draw.standard_normal((size, size)), 3, mode="wrap")
-    veil = 0.1 + 0.25 * haze / haze.std() + 0.1 * grain / grain.std()
-    cover = 1 - np.exp(-2.2 * sharp - 0.15 * soft - np.maximum(0, veil))
-    cover = cover.reshape(_SIDE, _FINE, _SIDE, _FINE).mean((1, 3))
+    clear = np.exp(-2.2 * sharp - 0.15 * soft)
+    clear = clear.reshape(_SIDE, _FINE, _SIDE, _FINE).mean((1, 3))
+    haze, grain = (
+        ndimage.gaussian_filter(draw.standard_normal((_SIDE, _SIDE)), sigma, mode="wrap")
+        for sigma in (10, 0.75)
+    )
+    veil = np.maximum(0, 0.1 + 0.25 * haze / haze.std() + 0.1 * grain / grain.std())
+    cover = 1 - clear * np.exp(-veil)
     pane: Floats = _DARK + cover[..., None] * (_BRIGHT - _DARK)
     return pane.round().astype(np.uint8)
 

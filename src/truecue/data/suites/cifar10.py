@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from truecue.data.files import SUFFIXES, Progress, cached_arrays, fingerprint, workers
+from truecue.data.files import SUFFIXES, Progress, cached_arrays, fingerprint
 from truecue.data.suites.listing import natural
 from truecue.errors import DataError
 
@@ -44,7 +43,7 @@ _BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("te
 _PLACES = (".", "cifar10", "CIFAR10")
 _PARQUET = "cifar10_jpeg.parquet"
 _VALUES = 3 * 32 * 32
-_BLOCK = 256  # images that a thread decodes in one go
+_BLOCK = 256  # images decoded before progress is told
 _LOSSY = frozenset((".jpg", ".jpeg", ".jpe"))
 _READING = 1  # raise it when the same files give other arrays, so that old caches are not used
 
@@ -256,20 +255,15 @@ def _decode(
     arrays: Arrays = {}
     total, done = sum(len(part.sources) for part in parts), 0
 
-    def pixels(sources: Sequence[Any]) -> list[npt.NDArray[np.uint8]]:
-        return [_pixels(source, name) for source in sources]
-
-    with ThreadPoolExecutor(workers()) as pool:
-        for part, sources, y in parts:
-            x = np.empty((len(sources), 32, 32, 3), dtype=np.uint8)
-            starts = range(0, len(sources), _BLOCK)
-            blocks = [sources[start : start + _BLOCK] for start in starts]
-            for start, found in zip(starts, pool.map(pixels, blocks), strict=True):
-                x[start : start + len(found)] = found
-                done += len(found)
-                if progress is not None:
-                    progress(done, total)
-            arrays[f"x_{part}"], arrays[f"y_{part}"] = x, y
+    # in one thread: for images as small as these the interpreter does most of the work
+    for part, sources, y in parts:
+        x = np.empty((len(sources), 32, 32, 3), dtype=np.uint8)
+        for i, source in enumerate(sources):
+            x[i] = _pixels(source, name)
+            done += 1
+            if progress is not None and (done % _BLOCK == 0 or done == total):
+                progress(done, total)
+        arrays[f"x_{part}"], arrays[f"y_{part}"] = x, y
     return arrays
 
 
