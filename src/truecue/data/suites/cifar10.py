@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from truecue.data.files import SUFFIXES, Progress, cached_arrays, fingerprint
+from truecue.data.suites.batches import Batch, read_binary, read_python
 from truecue.data.suites.listing import natural
 from truecue.errors import DataError
 
@@ -42,7 +42,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 _BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
 _PLACES = (".", "cifar10", "CIFAR10")
 _PARQUET = "cifar10_jpeg.parquet"
-_VALUES = 3 * 32 * 32
 _BLOCK = 256  # images decoded before progress is told
 _LOSSY = frozenset((".jpg", ".jpeg", ".jpe"))
 _READING = 1  # raise it when the same files give other arrays, so that old caches are not used
@@ -103,10 +102,10 @@ def _forms(root: Path) -> Iterator[_Form]:
     for place in (root / name for name in _PLACES):
         for folder in (place / "cifar-10-batches-bin", place):
             if files := _complete(folder, ".bin"):
-                yield _Form(_all(files), partial(_read_batches, files, _read_bin))
+                yield _Form(_all(files), partial(_read_batches, files, read_binary))
         for folder in (place / "cifar-10-batches-py", place):
             if files := _complete(folder, ""):
-                yield _Form(_all(files), partial(_read_batches, files, _read_pickle))
+                yield _Form(_all(files), partial(_read_batches, files, read_python))
         if (place / "train" / CLASSES[0]).is_dir():
             parts = [_images(place / part, part) for part in _BATCHES]
             files = {part.name: tuple(part.sources) for part in parts}
@@ -138,76 +137,19 @@ def _complete(folder: Path, suffix: str) -> dict[str, tuple[Path, ...]]:
 
 def _read_batches(
     files: dict[str, tuple[Path, ...]],
-    read: Callable[[Path], tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]],
+    read: Callable[[Path], Batch],
     progress: Progress | None = None,
 ) -> Arrays:
-    """Batches of one split after the other; `read` gives values [n, 3072] and labels [n]."""
+    """Batches of a split, one after the other."""
     del progress  # they are not compressed
     arrays: Arrays = {}
     for part, paths in files.items():
-        x, y = zip(*(read(path) for path in paths), strict=True)
-        planes = np.concatenate(x).reshape(-1, 3, 32, 32)
+        batches = [read(path) for path in paths]
+        planes = np.concatenate([x for x, _ in batches]).reshape(-1, 3, 32, 32)
         arrays[f"x_{part}"] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-        arrays[f"y_{part}"] = np.concatenate(y)
+        labels = [_labels(path, y) for path, (_, y) in zip(paths, batches, strict=True)]
+        arrays[f"y_{part}"] = np.concatenate(labels)
     return arrays
-
-
-def _read_bin(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """A binary batch: for each image one byte for the label and 3,072 for the pixels."""
-    data = np.fromfile(path, np.uint8)
-    if not len(data) or len(data) % (_VALUES + 1):
-        raise DataError(
-            f"{path} should hold records of {_VALUES + 1:,} bytes and holds {len(data):,} bytes;"
-            " was it copied in full?"
-        )
-    rows = data.reshape(-1, _VALUES + 1)
-    return rows[:, 1:], _labels(path, rows[:, 0])
-
-
-def _read_pickle(path: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """A Python batch. Nothing in the file is run: only arrays and plain values are admitted."""
-    try:
-        with path.open("rb") as file:
-            batch = _Plain(file, encoding="bytes").load()
-        x, y = (batch[name] if name in batch else batch[name.decode()] for name in _FIELDS)
-        x, labels = np.asarray(x), np.asarray(y)
-    # a damaged pickle raises almost anything
-    except Exception as error:
-        raise DataError(f"{path} cannot be read as a batch of CIFAR-10: {error}") from error
-    if x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != _VALUES or len(labels) != len(x):
-        raise DataError(
-            f"{path} should hold uint8 values [n, {_VALUES}] and n labels; it holds {x.dtype}"
-            f" {list(x.shape)} and {len(labels):,} labels"
-        )
-    return x, _labels(path, labels)
-
-
-_FIELDS = (b"data", b"labels")
-
-
-def _dtype(kind: Any, align: Any = False, copy: Any = False) -> np.dtype[Any]:
-    """numpy's, which no longer takes the 0 and 1 of old pickles for truth values."""
-    made: np.dtype[Any] = np.dtype(kind, align=bool(align), copy=bool(copy))
-    return made
-
-
-class _Plain(pickle.Unpickler):
-    """Reads arrays and plain values, and refuses whatever else a pickle may ask to be run."""
-
-    _arrays = {
-        ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): _dtype,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in {"numpy.core.multiarray", "numpy._core.multiarray"}:
-            module = "multiarray"
-        if (module, name) not in self._arrays:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which a batch has no use for"
-            )
-        return self._arrays[module, name]
 
 
 class _Part(NamedTuple):
@@ -285,6 +227,6 @@ def _pixels(source: Any, name: Callable[[Any], str]) -> npt.NDArray[np.uint8]:
 
 
 def _labels(path: Path, labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 9:
+    if labels.dtype.kind not in "iu" or not len(labels) or labels.min() < 0 or labels.max() > 9:
         raise DataError(f"{path}: the labels should be integers 0 to 9")
     return labels.astype(np.int64)
