@@ -409,7 +409,9 @@ class TestByName:
     def test_unknown(self) -> None:
         with pytest.raises(ConfigError, match="no suite 'grating'; did you mean 'gratings'"):
             suite_named("grating")
-        with pytest.raises(ConfigError, match=r"'digit'; did you mean 'digits'\? \(suites: color"):
+        with pytest.raises(
+            ConfigError, match=r"'digit'; did you mean 'digits'\? \(suites: .*colored_mnist"
+        ):
             open_data("digit")
         with pytest.raises(ConfigError, match="no setting 'conflict'; did you mean 'conflicting'"):
             open_data("gratings", {"conflict": 0.1})
