@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from truecue.data.suites.bar import BAR as BAR
     from truecue.data.suites.base import Suite as Suite
     from truecue.data.suites.bffhq import BFFHQ as BFFHQ
+    from truecue.data.suites.biased_mnist import BiasedMNIST as BiasedMNIST
     from truecue.data.suites.celeba import CelebA as CelebA
     from truecue.data.suites.colored_mnist import ColoredMNIST as ColoredMNIST
+    from truecue.data.suites.corrupted_cifar10 import CorruptedCIFAR10 as CorruptedCIFAR10
     from truecue.data.suites.digits import Digits as Digits
     from truecue.data.suites.dogs_cats import DogsCats as DogsCats
     from truecue.data.suites.folder import Folder as Folder
@@ -77,9 +79,11 @@ _HOMES = {
     "Attribute": "data.sets",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
+    "BiasedMNIST": "data.suites.biased_mnist",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
     "Constant": "engine.plan",
+    "CorruptedCIFAR10": "data.suites.corrupted_cifar10",
     "Cosine": "engine.plan",
     "Patience": "engine.plan",
     "Plateau": "engine.plan",

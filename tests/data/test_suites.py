@@ -18,8 +18,9 @@ from torch.nn import functional
 from truecue.data import suites
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites import SUITES, Folder, open_data, suite_named, suite_names
+from truecue.data.suites.assignment import assign
 from truecue.data.suites.colored_mnist import ColoredMNIST
-from truecue.data.suites.colour import NAMES, PALETTE, SIGMAS, Colours, assign, draw_colours
+from truecue.data.suites.colour import NAMES, PALETTE, SIGMAS, Colours, draw_colours
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.gratings import Gratings
 from truecue.data.suites.mnist import read_idx, read_mnist
@@ -409,7 +410,7 @@ class TestByName:
         with pytest.raises(ConfigError, match="no suite 'grating'; did you mean 'gratings'"):
             suite_named("grating")
         with pytest.raises(
-            ConfigError, match=r"'digit'; did you mean 'digits'\? \(suites: bar, bffhq"
+            ConfigError, match=r"'digit'; did you mean 'digits'\? \(suites: .*colored_mnist"
         ):
             open_data("digit")
         with pytest.raises(ConfigError, match="no setting 'conflict'; did you mean 'conflicting'"):

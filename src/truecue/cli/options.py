@@ -85,7 +85,7 @@ def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = Fa
 
 
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
-    """A suite's splits; missing folders are named, and decoding shows its progress."""
+    """A suite's splits; missing folders are named, and suites that can tell show progress."""
     if root is not None and not suite.self_made and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
     if "progress" not in inspect.signature(suite.load).parameters:
@@ -96,7 +96,7 @@ def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> 
 
 @contextmanager
 def decoding(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar for the decoding of images, on a terminal."""
+    """A progress bar for the decoding and making of images, on a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -104,7 +104,7 @@ def decoding(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | No
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
+        task = bar.add_task("preparing images", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -323,12 +323,12 @@ def _reading(source: Path | bytes, size: int) -> _Read:
 
 def _pooled(sources: Sequence[_Source], read: Callable[[_Source], _Read]) -> Iterator[_Read]:
     """What `read` gives for each source, in their order, by several threads."""
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(sources), _BATCH):
             yield from pool.map(read, sources[start : start + _BATCH])
 
 
-def _workers() -> int:
+def workers() -> int:
     """Threads for decoding: Pillow lets go of the interpreter's lock while it decodes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(16, cores or 1))

@@ -11,8 +11,10 @@ from truecue.config import suggest
 from truecue.data.suites.bar import BAR
 from truecue.data.suites.base import Suite
 from truecue.data.suites.bffhq import BFFHQ
+from truecue.data.suites.biased_mnist import BiasedMNIST
 from truecue.data.suites.celeba import CelebA
 from truecue.data.suites.colored_mnist import ColoredMNIST
+from truecue.data.suites.corrupted_cifar10 import CorruptedCIFAR10
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.dogs_cats import DogsCats
 from truecue.data.suites.folder import Folder
@@ -28,7 +30,9 @@ SUITES: dict[str, type[Suite]] = {
     "bar": BAR,
     "bffhq": BFFHQ,
     "celeba": CelebA,
+    "biased_mnist": BiasedMNIST,
     "colored_mnist": ColoredMNIST,
+    "corrupted_cifar10": CorruptedCIFAR10,
     "digits": Digits,
     "dogs_cats": DogsCats,
     "folder": Folder,

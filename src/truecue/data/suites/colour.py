@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from truecue.data.sets import Attribute
+from truecue.data.suites.assignment import assign
 from truecue.data.suites.splitting import Ids
 from truecue.seeds import derive
 
@@ -84,34 +85,6 @@ SIGMAS = (0.05, 0.02, 0.01, 0.005, 0.002)
 """Standard deviation of the colour noise for severity 1 to 5; the papers use severity 4."""
 
 _CHUNK = 256  # images coloured at a time: their float32 product stays in the processor's cache
-
-
-def assign(y: Ids, aligned: float, values: int) -> Ids:
-    """The misleading attribute of every image, in blocks along the data set's order.
-
-    Of the images of class l, in order, the first share gets value 0, the next value 1 and so on.
-    Value l gets the share `aligned`, the others divide the rest evenly. The blocks end at
-    milestones that are rounded half to even, as in the code of LfF, SiH and DeNetDM; nothing is
-    random.
-
-    Args:
-        y: int64 [n], labels in 0..values-1.
-        aligned: share of the images of class l that get value l, in [0, 1]; 1 / values makes the
-            attribute independent of the label.
-        values: number of attribute values.
-
-    Returns:
-        int64 [n].
-    """
-    shares = np.full((values, values), (1 - aligned) / (values - 1))
-    np.fill_diagonal(shares, aligned)
-    # cumulated first and multiplied then: with the other order some halves round the other way
-    ends = np.round(np.bincount(y, minlength=values)[:, None] * np.cumsum(shares, axis=1))
-    given = np.zeros_like(y)
-    for label in range(values):
-        places = np.flatnonzero(y == label)
-        given[places] = np.searchsorted(ends[label], np.arange(len(places)), side="right")
-    return given
 
 
 class Colours(NamedTuple):

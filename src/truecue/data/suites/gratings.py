@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 
 from truecue.data.sets import Attribute, ImageSet, Splits
+from truecue.data.suites.assignment import assign
 from truecue.data.suites.base import Suite
-from truecue.data.suites.colour import assign
 from truecue.seeds import derive
 
 _SIDE = 16
