@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from truecue.data.suites.digits import Digits as Digits
     from truecue.data.suites.folder import Folder as Folder
     from truecue.data.suites.gratings import Gratings as Gratings
+    from truecue.data.suites.planted import Planted as Planted
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -85,6 +86,7 @@ _HOMES = {
     "LfF": "methods.lff",
     "Method": "methods.base",
     "Plan": "engine.plan",
+    "Planted": "data.suites.planted",
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",

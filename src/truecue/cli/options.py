@@ -85,10 +85,11 @@ def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = Fa
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
     """A suite's splits; missing folders are named, and decoding shows its progress."""
     from truecue.data.suites.folder import Folder
+    from truecue.data.suites.planted import Planted
 
     if root is not None and not suite.self_made and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
-    if not isinstance(suite, Folder):
+    if not isinstance(suite, Folder | Planted):
         return suite.load(root, seed=seed)
     with decoding(quiet=quiet) as progress:
         return suite.load(root, seed=seed, progress=progress)

@@ -7,13 +7,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from truecue.config import suggest
+from truecue.config import nest, suggest
 from truecue.data.suites.base import Suite
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
 from truecue.data.suites.listing import TABLES
+from truecue.data.suites.planted import Planted
 from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
@@ -21,6 +22,7 @@ SUITES: dict[str, type[Suite]] = {
     "digits": Digits,
     "folder": Folder,
     "gratings": Gratings,
+    "planted": Planted,
 }
 """The package's suites. Other packages add theirs by the entry-point group `truecue.suites`."""
 
@@ -53,13 +55,13 @@ def open_data(data: str, changes: Mapping[str, Any] | None = None) -> Suite:
     Args:
         data: a suite's name, or the path of an image folder or of a CSV or Parquet table. A name
             goes before a folder of the same name; write `./digits` for the folder.
-        changes: settings of the suite.
+        changes: settings of the suite, by (dotted) name.
 
     Raises:
         ConfigError: a setting is unknown or out of range, or there is no such suite.
         DataError: there is no such folder or table.
     """
-    changes = dict(changes or {})
+    changes = nest(changes or {})
     path = Path(data).expanduser()
     if data in suite_names():
         return suite_named(data)(**changes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from truecue.config import Config
 from truecue.data.sets import Splits
@@ -20,6 +21,8 @@ class Suite(Config, ABC):
     """Which files to put where, for a suite that reads files."""
     self_made: ClassVar[bool] = False
     """Whether the suite needs no files."""
+    neutral: ClassVar[Mapping[str, Any]] = {}
+    """Settings that take the suite's own bias away, so that another can be planted."""
 
     @abstractmethod
     def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -33,6 +34,7 @@ class ColoredMNIST(Suite):
     )
     licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST)"
     layout: ClassVar[str] = LAYOUT
+    neutral: ClassVar[Mapping[str, Any]] = {"conflicting": 0.9}
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of the training images whose colour is not that of their digit; the papers use 0.005,
