@@ -70,14 +70,14 @@ class Planted(Suite):
             return names
         if tuple(names) == ("none",):
             return ()
-        known = [*get_args(CueName), "none"]
+        known = get_args(CueName)
         for name in names:
-            if name not in known or name == "none":
+            if name == "none":
+                raise ValueError("'none' stands alone; leave it out to plant the others")
+            if name not in known:
                 raise ValueError(
-                    f"there is no cue '{name}' beside others"
-                    if name == "none"
-                    else f"there is no cue '{name}'{suggest(str(name), known)}"
-                    f" (cues: {', '.join(known)})"
+                    f"there is no cue '{name}'{suggest(str(name), [*known, 'none'])}"
+                    f" (cues: {', '.join(known)}; or none)"
                 )
         if len(set(names)) < len(names):
             raise ValueError(f"each cue can be planted once; got {', '.join(names)}")
