@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -148,13 +149,21 @@ class Decoded(NamedTuple):
     """For each image, why it could not be read; empty where it could."""
 
 
-def decode(files: Sequence[Path], size: int, progress: Progress | None = None) -> Decoded:
+def decode(
+    files: Sequence[Path | bytes],
+    size: int,
+    progress: Progress | None = None,
+    *,
+    key: str | None = None,
+) -> Decoded:
     """Decode image files into one array in the cache, or find the array there.
 
     Args:
-        files: one for each image; absent files count as unreadable.
+        files: one for each image, or what it holds; absent files count as unreadable.
         size: height and width of the result, see `read_image`.
         progress: called after every few hundred images; not called where the cache has them.
+        key: a text that changes when an image does; None: made from the files. With a key nothing
+            in `files` is looked at where the cache has the images.
 
     Raises:
         StorageError: the cache could not be written.
@@ -175,13 +184,13 @@ def decode(files: Sequence[Path], size: int, progress: Progress | None = None) -
         np.save(folder / "sizes.npy", np.array(sizes, dtype=np.int32).reshape(-1, 2))
         (folder / "reasons.json").write_text(json.dumps(reasons), encoding="utf-8")
 
-    place = cached_folder("images", (_DECODING, size, _known(files)), fill)
+    place = cached_folder("images", (_DECODING, size, known(files) if key is None else key), fill)
     reasons = json.loads((place / "reasons.json").read_text(encoding="utf-8"))
     return Decoded(ArrayFile(place / "images.npy"), np.load(place / "sizes.npy"), tuple(reasons))
 
 
-def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """One image file as pixels.
+def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """One image file, or the bytes of one, as pixels.
 
     The image is turned upright as its EXIF data says, its short side is resized to `size` (Lanczos
     filter) and the middle square is kept. Grey, palette and CMYK images become RGB, 16-bit images
@@ -198,7 +207,7 @@ def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as opened:
             width, height = opened.size
             opened.draft("RGB", (2 * size, 2 * size))
             image = _eight_bit(ImageOps.exif_transpose(opened))
@@ -206,12 +215,16 @@ def read_image(path: Path, size: int) -> tuple[npt.NDArray[np.uint8], tuple[int,
         found = (width, height) if upright else (height, width)
         square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file") from None
+        raise DataError(f"{_place(source)}: there is no such file") from None
     # Pillow's readers raise many kinds of errors on damaged files
     except Exception as error:
         reason = "it is not an image of a known kind" if "identify" in str(error) else str(error)
-        raise DataError(f"{path}: {reason or type(error).__name__}") from error
+        raise DataError(f"{_place(source)}: {reason or type(error).__name__}") from error
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), found
+
+
+def _place(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "an image"
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -230,15 +243,15 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _read_all(
-    files: Sequence[Path], size: int, progress: Progress | None
+    files: Sequence[Path | bytes], size: int, progress: Progress | None
 ) -> Iterator[tuple[bytes, tuple[int, int], str]]:
     blank = bytes(3 * size * size)
 
-    def read(path: Path) -> tuple[bytes, tuple[int, int], str]:
+    def read(source: Path | bytes) -> tuple[bytes, tuple[int, int], str]:
         try:
-            pixels, found = read_image(path, size)
+            pixels, found = read_image(source, size)
         except DataError as error:
-            return blank, (0, 0), str(error).removeprefix(f"{path}: ")
+            return blank, (0, 0), str(error).removeprefix(f"{_place(source)}: ")
         return pixels.tobytes(), found, ""
 
     # filters of warnings belong to the whole process, so they are set outside the threads
@@ -256,10 +269,13 @@ def _workers() -> int:
     return max(1, min(16, cores or 1))
 
 
-def _known(files: Sequence[Path]) -> str:
-    """The fingerprint of files of which some may be absent."""
+def known(files: Sequence[Path | bytes]) -> str:
+    """A fingerprint of images in files, of which some may be absent, or in memory."""
     digest = hashlib.sha256()
     for path in files:
+        if isinstance(path, bytes):
+            digest.update(hashlib.sha256(path).digest())
+            continue
         try:
             digest.update(fingerprint([path]).encode())
         except OSError:

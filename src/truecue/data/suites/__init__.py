@@ -15,6 +15,7 @@ from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
 from truecue.data.suites.listing import TABLES
 from truecue.data.suites.planted import Planted
+from truecue.data.suites.wds import find_shards
 from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
@@ -53,8 +54,10 @@ def open_data(data: str, changes: Mapping[str, Any] | None = None) -> Suite:
     """What a user calls DATA, with its settings.
 
     Args:
-        data: a suite's name, or the path of an image folder or of a CSV or Parquet table. A name
-            goes before a folder of the same name; write `./digits` for the folder.
+        data: a suite's name, or the path of an image folder, of a CSV or Parquet table, of a
+            Hugging Face data set on disk, or of WebDataset shards (a `.tar` file, a folder of them,
+            or a pattern such as `train-{000..004}.tar`). A name goes before a folder of the same
+            name; write `./digits` for the folder.
         changes: settings of the suite, by (dotted) name.
 
     Raises:
@@ -65,16 +68,18 @@ def open_data(data: str, changes: Mapping[str, Any] | None = None) -> Suite:
     path = Path(data).expanduser()
     if data in suite_names():
         return suite_named(data)(**changes)
-    if path.is_dir():
+    if path.is_dir() or find_shards(path):
         return Folder(**{"root": str(path.absolute())} | changes)
     if path.is_file() and path.suffix.lower() in TABLES:
         return Folder(
             **{"root": str(path.absolute().parent), "table": str(path.absolute())} | changes
         )
     if path.is_file():
-        raise DataError(f"{data} is neither an image folder nor a table ({_list(TABLES)})")
+        raise DataError(
+            f"{data} is neither an image folder nor a table ({_list(TABLES)}) nor a shard (.tar)"
+        )
     known = suite_names()
-    if "/" in data or "\\" in data or path.suffix.lower() in TABLES:
+    if "/" in data or "\\" in data or path.suffix.lower() in {*TABLES, ".tar"}:
         raise DataError(f"there is no folder or table {data}")
     raise ConfigError(
         f"there is no suite, folder or table '{data}'{suggest(data, known)}"

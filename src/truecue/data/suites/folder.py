@@ -14,8 +14,11 @@ from torch import Tensor
 from truecue.data.files import Decoded, Progress, decode
 from truecue.data.sets import Attribute, ImageSet, Splits
 from truecue.data.suites.base import Suite
+from truecue.data.suites.hf import is_hugging_face, read_hugging_face
 from truecue.data.suites.listing import Fault, Listing, list_folder, list_table, natural
+from truecue.data.suites.records import Records, list_records
 from truecue.data.suites.splitting import Ids, stratified
+from truecue.data.suites.wds import find_shards, read_shards
 from truecue.errors import DataError
 
 
@@ -80,8 +83,8 @@ class Folder(Suite):
             StorageError: the cache could not be written.
         """
         listing = self.listing(root)
-        _refuse(listing.faults, "rows cannot be used", self.place(root))
-        decoded = decode(listing.files, self.size, progress)
+        _refuse(listing.faults, "entries cannot be used", self.place(root))
+        decoded = decode(listing.files, self.size, progress, key=listing.key)
         faults = unreadable(listing, decoded)
         if not self.skip_unreadable:
             _refuse(
@@ -122,6 +125,15 @@ class Folder(Suite):
             )
         if base is None:
             raise DataError("which folder? Give its path, or set root")
+        records = self._records(base)
+        if records is not None:
+            return list_records(
+                records,
+                label=self.label,
+                split=self.split,
+                attributes=self.attributes,
+                bias=self.bias,
+            )
         try:
             listing = list_folder(base)
         except OSError as error:
@@ -133,6 +145,14 @@ class Folder(Suite):
                 " with a column for it, and set table"
             )
         return listing
+
+    def _records(self, base: Path) -> Records | None:
+        """What a Hugging Face data set or shards hold; None where there are neither."""
+        image = None if self.file == Folder.model_fields["file"].default else self.file
+        if is_hugging_face(base):
+            return read_hugging_face(base, image, self.split)
+        shards = find_shards(base)
+        return read_shards(shards, image, self.split) if shards else None
 
     def _base(self, root: Path | None) -> Path | None:
         return Path(self.root).expanduser() if self.root else root
