@@ -182,7 +182,8 @@ def _texts(part: _Part, name: str) -> list[str | None]:
     import pyarrow as pa
 
     cells, told = part.table[name], part.features[name]
-    if pa.types.is_nested(cells.type) or pa.types.is_binary(cells.type):
+    kind = cells.type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return [None] * len(cells)
     values = cells.to_pylist()
     if isinstance(told, dict) and told.get("_type") == "ClassLabel" and told.get("names"):

@@ -40,7 +40,7 @@ class Planted(Suite):
     """
 
     source: ClassVar[str] = "the base suite's images, with cues drawn by the package"
-    licence: ClassVar[str] = "that of the base; CC BY 4.0 for digits"
+    licence: ClassVar[str] = "that of the base (CC BY 4.0 for digits)"
     layout: ClassVar[str] = "what the base needs; nothing for digits"
     self_made: ClassVar[bool] = True
 
