@@ -283,3 +283,28 @@ def test_settings_from_the_command_line() -> None:
     )
     assert open_data("planted", parse_assignments(["cues=blur"])) == Planted(cues=("blur",))
     assert Planted.from_toml(suite.to_toml()) == suite
+
+
+def test_train_and_evaluate_on_the_command_line(tmp_path: Path) -> None:
+    import json
+
+    from typer.testing import CliRunner
+
+    from truecue.cli.main import app
+
+    small = [f"data.base_settings.{name}={size}" for name, size in SMALL.items()]
+    data = ["data.base=digits", 'data.cues=["object", "patch"]', "data.values=4", *small]
+    sets = [word for item in data for word in ("--set", item)]
+    common = ["planted", *sets, "--device", "cpu"]
+    run = ["train", "erm", *common, "--set", "plan.epochs=1", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, [*run, "--quiet"])
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["task"]["bias"] == "object"
+    assert report["task"]["settings"]["cues"] == ["object", "patch"]
+    again = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), *common, "--json"])
+    assert again.exit_code == 0, again.output
+    measured = json.loads(again.output)["models"]["erm"]["test"]["conflicting"]
+    assert measured == report["models"]["erm"]["test"]["conflicting"]
+    wrong = CliRunner().invoke(app, ["train", "erm", "planted", "--set", "data.base=./no"])
+    assert wrong.exit_code != 0
