@@ -17,7 +17,7 @@ import pytest
 import truecue
 from truecue.cli.lists import _settings
 from truecue.cli.options import divide
-from truecue.config import Config, parse_assignments
+from truecue.config import Config, nest, parse_assignments
 from truecue.data.suites import SUITES, open_data
 from truecue.engine import plan as plans
 from truecue.engine.plan import Plan
@@ -110,7 +110,7 @@ def test_commands_in_the_text_exist(page: str, line: str, tmp_path: Path) -> Non
             method_named(arguments[0])().override(own)
         images = arguments[1] if name != "truecue data check" else arguments[0]
         suite = SUITES.get(images, SUITES["folder"])
-        suite(**({"table": "labels.csv"} if images.endswith(".csv") else {}) | data)
+        suite(**nest(({"table": "labels.csv"} if images.endswith(".csv") else {}) | data))
 
 
 # --- nothing is left out ------------------------------------------------------------------------

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from truecue.data.suites.gratings import Gratings as Gratings
     from truecue.data.suites.imagenet9 import ImageNet9 as ImageNet9
     from truecue.data.suites.pacs import PACS as PACS
+    from truecue.data.suites.planted import Planted as Planted
     from truecue.data.suites.utkface import UTKFace as UTKFace
     from truecue.data.suites.waterbirds import Waterbirds as Waterbirds
     from truecue.engine.device import Device as Device
@@ -103,6 +104,7 @@ _HOMES = {
     "LfF": "methods.lff",
     "Method": "methods.base",
     "Plan": "engine.plan",
+    "Planted": "data.suites.planted",
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",

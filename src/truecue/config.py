@@ -70,7 +70,7 @@ class Config(BaseModel, metaclass=_ConfigMeta):
         Raises:
             ConfigError: a name is unknown or a value is out of range.
         """
-        return type(self)(**_merge(self.to_dict(), _nest(changes)))
+        return type(self)(**_merge(self.to_dict(), nest(changes)))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -113,10 +113,15 @@ def suggest(name: str, known: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _nest(changes: Mapping[str, Any]) -> dict[str, Any]:
+def nest(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted name as dictionaries in dictionaries: `{"a.b": 1}` as `{"a": {"b": 1}}`.
+
+    Raises:
+        ConfigError: a name has both a value of its own and names below it.
+    """
     nested: dict[str, Any] = {}
     for name, given in changes.items():
-        value = _nest(given) if isinstance(given, Mapping) else given
+        value = nest(given) if isinstance(given, Mapping) else given
         *path, last = name.split(".")
         place = nested
         for part in path:

@@ -22,7 +22,12 @@ def data() -> None:
 
 @app.command()
 def check(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="An image folder or a table.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="An image folder, a table, a data set on disk, or shards."
+        ),
+    ],
     sets: o.Sets = None,
     at_least: Annotated[
         int, typer.Option("--at-least", min=1, help="Fewer images of a class are a problem.")

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from truecue.nets.pretrained import Pretrained
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A suite's name, an image folder, or a table.")
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A suite's name, an image folder, a table, a data set on disk, or shards.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for all that is written.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of initialisation, order and augmentation.")]

@@ -211,14 +211,21 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     """
     side = min(images.shape[2:])
     reach = min(max(side // 20, 1), math.ceil(3 * _SIGMA[1]), side - 1)
-    at = torch.arange(reach + 1, device=images.device)
+    return _on_floats(lambda x, s: blurred(x, s, reach), images, sigma)
+
+
+def blurred(x: Tensor, sigma: Tensor, reach: int) -> Tensor:
+    """Float images blurred with a Gaussian, mirrored at the borders.
+
+    Args:
+        x: float [b, c, h, w].
+        sigma: float [b], in pixels; 0 changes nothing.
+        reach: of the kernel to each side, in pixels, below the images' height and width.
+    """
+    at = torch.arange(reach + 1, device=x.device)
     weights = torch.exp(-0.5 * (at / sigma.clamp(min=1e-3).unsqueeze(1)) ** 2)
     weights = weights / (2 * weights.sum(1, keepdim=True) - 1)  # all but the centre count twice
-
-    def smooth(x: Tensor, w: Tensor) -> Tensor:
-        return _smooth_along(_smooth_along(x, w, 2), w, 3)
-
-    return _on_floats(smooth, images, weights)
+    return _smooth_along(_smooth_along(x, weights, 2), weights, 3)
 
 
 def random_boxes(

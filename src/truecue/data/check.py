@@ -117,7 +117,7 @@ def check(
     if not isinstance(settings, Folder):
         raise DataError(f"'{data}' is a suite of the package; a folder or table can be checked")
     listing = settings.listing()
-    decoded = decode(listing.files, settings.size, progress)
+    decoded = decode(listing.files, settings.size, progress, key=listing.key)
     good = np.flatnonzero([not reason for reason in decoded.reasons])
     faults = (*listing.faults, *unreadable(listing, decoded))
     parts, notes = divide(settings, listing, good, seed) if len(good) else ({}, ())
@@ -154,12 +154,11 @@ def _copies(listing: Listing, parts: dict[str, Ids]) -> tuple[Copies, ...]:
     by_length: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for split, ids in parts.items():
         for i in ids.tolist():
-            by_length[os.stat(listing.files[i]).st_size].append((i, split))
+            by_length[_length(listing.files[i])].append((i, split))
     by_bytes: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for members in by_length.values():
         for i, split in members if len(members) > 1 else ():
-            with listing.files[i].open("rb") as file:
-                by_bytes[hashlib.file_digest(file, "sha256").hexdigest()].append((i, split))
+            by_bytes[_digest(listing.files[i])].append((i, split))
     return tuple(
         Copies(
             tuple(listing.names[i] for i, _ in same),
@@ -169,6 +168,17 @@ def _copies(listing: Listing, parts: dict[str, Ids]) -> tuple[Copies, ...]:
         for same in by_bytes.values()
         if len(same) > 1
     )
+
+
+def _length(source: Path | bytes) -> int:
+    return len(source) if isinstance(source, bytes) else os.stat(source).st_size
+
+
+def _digest(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tables(listing: Listing, parts: dict[str, Ids], classes: tuple[str, ...]) -> tuple[Table, ...]:

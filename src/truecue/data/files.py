@@ -151,22 +151,31 @@ class Decoded(NamedTuple):
     """For each image, why it could not be read; empty where it could."""
 
 
-def decode(files: Sequence[Path], size: int, progress: Progress | None = None) -> Decoded:
+def decode(
+    files: Sequence[Path | bytes],
+    size: int,
+    progress: Progress | None = None,
+    *,
+    key: str | None = None,
+) -> Decoded:
     """Decode image files into one array in the cache, or find the array there.
 
     Args:
-        files: one for each image; absent files count as unreadable.
+        files: one for each image, or what it holds; absent files count as unreadable.
         size: height and width of the result, see `read_image`.
         progress: called after every few hundred images; not called where the cache has them.
+        key: a text that changes when an image does; None: made from the files. With a key nothing
+            in `files` is looked at where the cache has the images.
 
     Raises:
         StorageError: the cache could not be written.
     """
 
-    def read(path: Path) -> _Read:
-        return _reading(path, size)
+    def read(source: Path | bytes) -> _Read:
+        return _reading(source, size)
 
-    return _decoded(len(files), size, (_known(files),), lambda: _pooled(files, read), progress)
+    what = known(files) if key is None else key
+    return _decoded(len(files), size, (what,), lambda: _pooled(files, read), progress)
 
 
 def decode_column(table: Path, column: str, size: int, progress: Progress | None = None) -> Decoded:
@@ -240,7 +249,7 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
     """
     from PIL import Image, ImageOps
 
-    where = "the image" if isinstance(source, bytes) else str(source)
+    where = _place(source)
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
             width, height = opened.size
@@ -256,6 +265,10 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
         reason = "it is not an image of a known kind" if "identify" in str(error) else str(error)
         raise DataError(f"{where}: {reason or type(error).__name__}") from error
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), found
+
+
+def _place(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "the image"
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -316,7 +329,7 @@ def _reading(source: Path | bytes, size: int) -> _Read:
     try:
         pixels, found = read_image(source, size)
     except DataError as error:
-        where = "the image" if isinstance(source, bytes) else str(source)
+        where = _place(source)
         return bytes(3 * size * size), (0, 0), str(error).removeprefix(f"{where}: ")
     return pixels.tobytes(), found, ""
 
@@ -334,10 +347,13 @@ def workers() -> int:
     return max(1, min(16, cores or 1))
 
 
-def _known(files: Sequence[Path]) -> str:
-    """The fingerprint of files of which some may be absent."""
+def known(files: Sequence[Path | bytes]) -> str:
+    """A fingerprint of images in files, of which some may be absent, or in memory."""
     digest = hashlib.sha256()
     for path in files:
+        if isinstance(path, bytes):
+            digest.update(hashlib.sha256(path).digest())
+            continue
         try:
             digest.update(fingerprint([path]).encode())
         except OSError:

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from truecue.config import suggest
+from truecue.config import nest, suggest
 from truecue.data.suites.bar import BAR
 from truecue.data.suites.base import Suite
 from truecue.data.suites.bffhq import BFFHQ
@@ -22,15 +22,17 @@ from truecue.data.suites.gratings import Gratings
 from truecue.data.suites.imagenet9 import ImageNet9
 from truecue.data.suites.listing import TABLES
 from truecue.data.suites.pacs import PACS
+from truecue.data.suites.planted import Planted
 from truecue.data.suites.utkface import UTKFace
 from truecue.data.suites.waterbirds import Waterbirds
+from truecue.data.suites.wds import find_shards
 from truecue.errors import ConfigError, DataError
 
 SUITES: dict[str, type[Suite]] = {
     "bar": BAR,
     "bffhq": BFFHQ,
-    "celeba": CelebA,
     "biased_mnist": BiasedMNIST,
+    "celeba": CelebA,
     "colored_mnist": ColoredMNIST,
     "corrupted_cifar10": CorruptedCIFAR10,
     "digits": Digits,
@@ -39,6 +41,7 @@ SUITES: dict[str, type[Suite]] = {
     "gratings": Gratings,
     "imagenet9": ImageNet9,
     "pacs": PACS,
+    "planted": Planted,
     "utkface": UTKFace,
     "waterbirds": Waterbirds,
 }
@@ -71,28 +74,32 @@ def open_data(data: str, changes: Mapping[str, Any] | None = None) -> Suite:
     """What a user calls DATA, with its settings.
 
     Args:
-        data: a suite's name, or the path of an image folder or of a CSV or Parquet table. A name
-            goes before a folder of the same name; write `./digits` for the folder.
-        changes: settings of the suite.
+        data: a suite's name, or the path of an image folder, of a CSV or Parquet table, of a
+            Hugging Face data set on disk, or of WebDataset shards (a `.tar` file, a folder of them,
+            or a pattern such as `train-{000..004}.tar`). A name goes before a folder of the same
+            name; write `./digits` for the folder.
+        changes: settings of the suite, by (dotted) name.
 
     Raises:
         ConfigError: a setting is unknown or out of range, or there is no such suite.
         DataError: there is no such folder or table.
     """
-    changes = dict(changes or {})
+    changes = nest(changes or {})
     path = Path(data).expanduser()
     if data in suite_names():
         return suite_named(data)(**changes)
-    if path.is_dir():
+    if path.is_dir() or find_shards(path):
         return Folder(**{"root": str(path.absolute())} | changes)
     if path.is_file() and path.suffix.lower() in TABLES:
         return Folder(
             **{"root": str(path.absolute().parent), "table": str(path.absolute())} | changes
         )
     if path.is_file():
-        raise DataError(f"{data} is neither an image folder nor a table ({_list(TABLES)})")
+        raise DataError(
+            f"{data} is neither an image folder nor a table ({_list(TABLES)}) nor a shard (.tar)"
+        )
     known = suite_names()
-    if "/" in data or "\\" in data or path.suffix.lower() in TABLES:
+    if "/" in data or "\\" in data or path.suffix.lower() in {*TABLES, ".tar"}:
         raise DataError(f"there is no folder or table {data}")
     raise ConfigError(
         f"there is no suite, folder or table '{data}'{suggest(data, known)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from truecue.config import Config
 from truecue.data.sets import Splits
@@ -60,6 +60,9 @@ class Suite(Config, ABC):
                 f" them: {cls.obtain}"
             )
         return found
+
+    neutral: ClassVar[Mapping[str, Any]] = {}
+    """Settings that take the suite's own bias away, so that another can be planted."""
 
     @abstractmethod
     def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:

@@ -47,6 +47,7 @@ class ColoredMNIST(Suite):
     }
     folders: ClassVar[tuple[str, ...]] = PLACES
     marks: ClassVar[tuple[str, ...]] = ("mnist.npz", "train-images?idx3-ubyte*")
+    neutral: ClassVar[Mapping[str, Any]] = {"conflicting": 0.9}
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of the training images whose colour is not that of their digit; the papers use 0.005,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -41,6 +42,7 @@ class Digits(Suite):
     )
     licence: ClassVar[str] = "CC BY 4.0"
     self_made: ClassVar[bool] = True
+    neutral: ClassVar[Mapping[str, Any]] = {"coloured": False}
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of the training and validation images whose colour is not that of their digit."""
@@ -52,6 +54,8 @@ class Digits(Suite):
     """Number of test images."""
     val_share: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Number of validation images relative to `train_size`; 0 makes none."""
+    coloured: bool = True
+    """False leaves the digits grey, without a known bias."""
 
     def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
         """Divide, enlarge and colour the digits."""
@@ -64,14 +68,18 @@ class Digits(Suite):
         def part(name: str, sources: Ids, size: int, aligned: float) -> ImageSet:
             chosen = _repeat(sources, size, derive(seed, "digits", name, "order"))
             grey = _enlarge(small[chosen], derive(seed, "digits", name, "enlarge"))
-            noise = derive(seed, "digits", name)
-            colours = draw_colours(y[chosen], aligned, self.severity, noise, bright=True)
-            every = np.arange(size)
+            images, attributes = torch.from_numpy(np.repeat(grey[:, None], 3, axis=1)), {}
+            if self.coloured:
+                noise = derive(seed, "digits", name)
+                colours = draw_colours(y[chosen], aligned, self.severity, noise, bright=True)
+                every = np.arange(size)
+                images = colours.paint(grey, every)
+                attributes = {"colour": colours.attribute(every)}
             return ImageSet(
-                colours.paint(grey, every),
+                images,
                 torch.from_numpy(y[chosen]),
                 tuple("0123456789"),
-                {"colour": colours.attribute(every)},
+                attributes,
                 tuple(f"digit {i}" for i in chosen.tolist()),
             )
 
@@ -79,8 +87,8 @@ class Digits(Suite):
             part("train", rest[kept], self.train_size, 1 - self.conflicting),
             part("val", rest[val], val_size, 1 - self.conflicting) if val_size else None,
             part("test", test, self.test_size, 0.1),
-            bias="colour",
-            aligned=torch.eye(10, dtype=torch.bool),
+            bias="colour" if self.coloured else None,
+            aligned=torch.eye(10, dtype=torch.bool) if self.coloured else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""Images of one's own: in class folders, in split folders, or named in a table."""
+"""Images of one's own: in folders, named in a table, in a data set on disk, or in shards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from torch import Tensor
 from truecue.data.files import Decoded, Progress, decode
 from truecue.data.sets import Attribute, ImageSet, Splits
 from truecue.data.suites.base import Suite
+from truecue.data.suites.hf import is_hugging_face, read_hugging_face
 from truecue.data.suites.listing import Fault, Listing, list_folder, list_table, natural
+from truecue.data.suites.records import Records, list_records
 from truecue.data.suites.splitting import Ids, stratified
+from truecue.data.suites.wds import find_shards, read_shards
 from truecue.errors import DataError
 
 
@@ -24,8 +27,9 @@ class Folder(Suite):
 
     Either in a folder for each class (`cat/1.jpg`), or in such folders inside `train`, `val` (or
     `valid`, `validation`) and `test`, or named in a CSV or Parquet table with a column for the
-    file, one for the class, if wanted one for the split, and any number of attributes. Splits that
-    are not given are drawn by the seed, class by class; attributes play no part in that.
+    file, one for the class, if wanted one for the split, and any number of attributes; or in a
+    Hugging Face data set on disk; or in WebDataset shards. Splits that are not given are drawn by
+    the seed, class by class; attributes play no part in that.
 
     Images are turned upright, their short side is resized to `size` (Lanczos filter), and the
     middle square is kept. They are decoded once; after that they come from the cache.
@@ -36,23 +40,25 @@ class Folder(Suite):
     obtain: ClassVar[str] = "nothing to get: they are yours"
     layout: ClassVar[str] = (
         "class folders (cat/1.jpg), or splits with class folders (train/cat/1.jpg, val/..,"
-        " test/..), or a table (.csv, .parquet) with the columns file and label"
+        " test/..), or a table (.csv, .parquet) with the columns file and label, or a data set"
+        " that the library datasets saved to disk, or WebDataset shards (.tar)"
     )
 
     root: str = ""
-    """The folder. Empty: the one that `load` is given. Relative file names in a table start here,
-    or, where this is empty, at the table's own folder."""
+    """The folder, shard or pattern of shards. Empty: the folder that `load` is given. Relative file
+    names in a table start here, or, where this is empty, at the table's own folder."""
     table: str = ""
     """A CSV or Parquet table of the images; empty: the images lie in class folders."""
     file: str = "file"
-    """The table's column with the names of the files."""
+    """The table's column with the names of the files. Of a data set on disk: the column with the
+    images, and of shards: their extension; left at its default, any images that there are."""
     label: str = "label"
-    """The table's column with the classes."""
+    """The column with the classes; in shards, `cls` counts as `label`."""
     split: str = "split"
-    """The table's column with train, val or test; it may be absent under this default name."""
+    """The column with train, val or test; it may be absent under this default name."""
     attributes: tuple[str, ...] | None = None
-    """The table's columns with attributes; left out: every other column with 2 to 32 values that
-    is not the label under other names."""
+    """The columns with attributes; left out: every other column with 2 to 32 values that is not the
+    label under other names."""
     bias: str | None = None
     """The attribute that misleads, where it is known."""
     size: Annotated[int, Field(ge=8, le=1024)] = 64
@@ -81,8 +87,8 @@ class Folder(Suite):
             StorageError: the cache could not be written.
         """
         listing = self.listing(root)
-        _refuse(listing.faults, "rows cannot be used", self.place(root))
-        decoded = decode(listing.files, self.size, progress)
+        _refuse(listing.faults, "entries cannot be used", self.place(root))
+        decoded = decode(listing.files, self.size, progress, key=listing.key)
         faults = unreadable(listing, decoded)
         if not self.skip_unreadable:
             _refuse(
@@ -123,6 +129,15 @@ class Folder(Suite):
             )
         if base is None:
             raise DataError("which folder? Give its path, or set root")
+        records = self._records(base)
+        if records is not None:
+            return list_records(
+                records,
+                label=self.label,
+                split=self.split,
+                attributes=self.attributes,
+                bias=self.bias,
+            )
         try:
             listing = list_folder(base)
         except OSError as error:
@@ -134,6 +149,14 @@ class Folder(Suite):
                 " with a column for it, and set table"
             )
         return listing
+
+    def _records(self, base: Path) -> Records | None:
+        """What a Hugging Face data set or shards hold; None where there are neither."""
+        image = None if self.file == Folder.model_fields["file"].default else self.file
+        if is_hugging_face(base):
+            return read_hugging_face(base, image, self.split)
+        shards = find_shards(base)
+        return read_shards(shards, image, self.split) if shards else None
 
     def _base(self, root: Path | None) -> Path | None:
         return Path(self.root).expanduser() if self.root else root

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Gratings(Suite):
     licence: ClassVar[str] = "Apache-2.0, as the package"
     counts: ClassVar[Mapping[str, int]] = _SIZES
     self_made: ClassVar[bool] = True
+    neutral: ClassVar[Mapping[str, Any]] = {"conflicting": 0.5}
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of the training and validation images whose tint is that of the other class."""

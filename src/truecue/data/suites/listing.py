@@ -28,7 +28,9 @@ SPLITS = {
 TABLES = (".csv", ".parquet", ".pq")
 """What the name of a table may end with."""
 
-_FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?|nan", re.IGNORECASE)
+FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?|nan", re.IGNORECASE)
+"""What is a number, and not a class."""
+
 _MAX_VALUES = 32  # of a column that is taken for an attribute without being named
 _MAX_CLASSES_LISTED = 20
 
@@ -48,7 +50,8 @@ class Fault(NamedTuple):
 class Listing:
     """Images with labels, one entry of every list for each image."""
 
-    files: list[Path] = field(default_factory=list)
+    files: Sequence[Path | bytes] = field(default_factory=list)
+    """Image files, or what they hold."""
     names: list[str] = field(default_factory=list)
     """The files as people know them: relative to the folder, or as the table has them."""
     labels: list[str] = field(default_factory=list)
@@ -60,6 +63,8 @@ class Listing:
     faults: list[Fault] = field(default_factory=list)
     """Rows of the table that have no usable label, split or file name; not in the lists above."""
     notes: tuple[str, ...] = ()
+    key: str | None = None
+    """Changes when an image does; None where the files tell it themselves."""
 
     def __len__(self) -> int:
         return len(self.files)
@@ -83,13 +88,14 @@ def list_folder(root: Path) -> Listing:
     """
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
-    found = Listing()
+    files: list[Path] = []
+    found = Listing(files)
     splits = _split_folders(root)
     for split, folder in splits or [(None, root)]:
         for kind in _folders(folder):
             label = unicodedata.normalize("NFC", kind.name)  # macOS writes accents in two parts
             for file in _images(kind, {os.path.realpath(kind)}):
-                found.files.append(file)
+                files.append(file)
                 found.names.append(file.relative_to(root).as_posix())
                 found.labels.append(label)
                 found.splits.append(split)
@@ -137,13 +143,14 @@ def list_table(
             )
     if attributes is None:
         given = {file, label, split}
-        names = [n for n in columns if n not in given and _may_mislead(columns[n], columns[label])]
+        names = [n for n in columns if n not in given and may_mislead(columns[n], columns[label])]
     else:
         names = list(attributes)
     if bias and bias not in names:
         names.append(bias)
 
-    found = Listing(attributes={name: [] for name in names})
+    files: list[Path] = []
+    found = Listing(files, attributes={name: [] for name in names})
     count = len(columns[file])
     if not count:
         raise DataError(f"{table} has no rows")
@@ -155,7 +162,7 @@ def list_table(
         if reason or text is None or kind is None:
             found.faults.append(Fault(f"{row} ({text})" if text else row, reason))
             continue
-        found.files.append(_locate(root, text, part))
+        files.append(_locate(root, text, part))
         found.names.append(text)
         found.labels.append(kind)
         found.splits.append(None if part is None else SPLITS[part.lower()])
@@ -178,7 +185,7 @@ def _row_fault(
         return f"column '{file}' is empty"
     if kind is None:
         return f"it has no label (column '{label}' is empty)"
-    if _FRACTION.fullmatch(kind):
+    if FRACTION.fullmatch(kind):
         return f"label {kind} is not a class: give names or whole numbers"
     if divided and (part is None or part.lower() not in SPLITS):
         found = f"'{part}'" if part else "nothing"
@@ -223,10 +230,10 @@ def read_table(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[str | N
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has more than one column '{twice[0]}'")
-    return {name: [_text(v) for v in table[name].to_pylist()] for name in names}
+    return {name: [as_text(v) for v in table[name].to_pylist()] for name in names}
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """A cell as text: 1.0 as "1" (whole numbers with gaps become floats), empty cells as None."""
     if value is None or value != value:  # NaN is not itself # noqa: PLR0124
         return None
@@ -240,7 +247,7 @@ def _text(value: Any) -> str | None:
     return text or None
 
 
-def _may_mislead(values: Sequence[str | None], labels: Sequence[str | None]) -> bool:
+def may_mislead(values: Sequence[str | None], labels: Sequence[str | None]) -> bool:
     """Whether a column looks like an attribute: few values, and not the label under other names."""
     different = {value for value in values if value is not None}
     if not 2 <= len(different) <= min(_MAX_VALUES, len(values) // 2):
