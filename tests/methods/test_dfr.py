@@ -247,3 +247,34 @@ def test_seeds_choose_other_subsets() -> None:
 def test_settings_out_of_range(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         DFR(**settings)
+
+
+# without bias labels
+
+
+def test_by_class_asks_for_no_bias_labels_and_balances_classes() -> None:
+    data = small_gratings()
+    keep = torch.cat([(data.train.y == 0).nonzero()[:, 0], (data.train.y == 1).nonzero()[:40, 0]])
+    blind = replace(
+        data,
+        train=data.train.select(keep).blind(),
+        val=data.val.blind(),
+        test=data.test.blind(),
+        bias=None,
+    )
+    method = DFR(plan=SHORT, fit_on="train", by="class", fits=3)
+    assert method.supervision() == Uses.LABELS
+    run = Run(None, 0, Device("cpu"))
+    z = method.fit(blind, run)
+    assert set(run.branches) == {"plain", "retrained"}
+    assert not torch.equal(z.head.weight, run.branches["plain"].net.head.weight)
+    plain = DFR(plan=SHORT, by="group", fit_on="train", strengths=(0.1,))
+    with pytest.raises(SupervisionError):
+        plain.fit(blind, Run(None, 0, Device("cpu")))
+
+
+def test_by_class_says_so_where_there_are_no_validation_images() -> None:
+    data = replace(small_gratings(), val=None)
+    for method in (DFR(plan=SHORT, by="class"), DFR(plan=SHORT, by="class", fit_on="train")):
+        with pytest.raises(ConfigError, match="DFR needs validation images"):
+            method.fit(data, Run(None, 0, Device("cpu")))

@@ -15,11 +15,11 @@ from torch import Tensor
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
-from truecue.errors import DataError
+from truecue.errors import ConfigError, DataError
 from truecue.losses.sparse import sparse_logistic
 from truecue.methods.base import Method, Uses
 from truecue.methods.erm import CELearner
-from truecue.methods.grouping import Groups, balanced_subset, grouped
+from truecue.methods.grouping import By, Groups, balanced_subset, grouped
 from truecue.nets.classifier import Classifier
 from truecue.seeds import derive
 
@@ -43,6 +43,8 @@ class DFR(Method):
     fit_on: Literal["val", "train"] = "val"
     """Which images the last layer is fitted to. "train" needs their bias labels, and those of the
     validation images only to choose among several `strengths`."""
+    by: By = "group"
+    """What is balanced, and by what C is chosen: groups, or classes, which needs no bias labels."""
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (
         1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01,
     )  # fmt: skip
@@ -55,6 +57,8 @@ class DFR(Method):
 
     def supervision(self) -> Uses:
         """Bias labels of the images that the layer is fitted to, and that C is chosen by."""
+        if self.by == "class":
+            return Uses.LABELS
         if self.fit_on == "val":
             return Uses.VAL_ATTRIBUTES
         choosing = Uses.VAL_ATTRIBUTES if len(self.strengths) > 1 else Uses.LABELS
@@ -66,8 +70,9 @@ class DFR(Method):
         net = run.train("fit", lambda: CELearner(run.new_net(train)), train, self.plan).net
         run.publish("plain", net, "biased")
         part = data.val if self.fit_on == "val" else train
-        assert part is not None  # by `supervision`
-        groups = grouped(part, data.bias)
+        if part is None:
+            raise _no_validation_images()
+        groups = grouped(part, data.bias, self.by)
         least, name = int(groups.counts.min()), groups.names[int(groups.counts.argmin())]
         if least < FEW:
             run.warn(
@@ -105,8 +110,9 @@ class DFR(Method):
     ) -> float:  # fmt: skip
         """The first C with the best worst group on half of the validation images, or on all."""
         if self.fit_on == "train":
-            assert data.val is not None
-            judged = grouped(data.val, data.bias)
+            if data.val is None:
+                raise _no_validation_images()
+            judged = grouped(data.val, data.bias, self.by)
             z_judged, y_judged = run.apply(net.features, data.val).double(), data.val.y
             rest, its_groups = torch.arange(len(part)), groups
         else:
@@ -124,6 +130,13 @@ class DFR(Method):
             if worst > best:
                 best, chosen = worst, strength
         return chosen
+
+
+def _no_validation_images() -> ConfigError:
+    return ConfigError(
+        "DFR needs validation images to fit the last layer to, or to choose C by, and this data has"
+        " none; set a val_share above 0, or fit_on = 'train' and `strengths` to a single value"
+    )
 
 
 def _scale(z: Tensor) -> Scale:
