@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from truecue.data.sets import Attribute, ImageSet, Splits
 from truecue.data.suites.base import Suite
-from truecue.data.suites.mnist import LAYOUT, read_mnist
+from truecue.data.suites.mnist import CHECKSUMS, LAYOUT, MARKS, OBTAIN, PLACES, read_mnist
 from truecue.data.suites.splitting import Ids, drawn
 from truecue.seeds import derive
 
@@ -48,7 +49,12 @@ class BiasedMNIST(Suite):
         " Unbiased Supervised Contrastive Learning, ICLR 2023"
     )
     licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST)"
+    obtain: ClassVar[str] = OBTAIN
     layout: ClassVar[str] = LAYOUT
+    counts: ClassVar[Mapping[str, int]] = {"train": 60000, "test": 10000}
+    checksums: ClassVar[Mapping[str, str]] = CHECKSUMS
+    folders: ClassVar[tuple[str, ...]] = PLACES
+    marks: ClassVar[tuple[str, ...]] = MARKS
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of the training images whose colour is that of another digit, one less the papers'

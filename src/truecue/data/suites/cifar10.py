@@ -40,7 +40,10 @@ CLASSES = (
 Arrays = dict[str, npt.NDArray[Any]]
 
 _BATCHES = {"train": tuple(f"data_batch_{k}" for k in range(1, 6)), "test": ("test_batch",)}
-_PLACES = (".", "cifar10", "CIFAR10")
+PLACES = ("cifar10", "CIFAR10")
+"""What the folder with the files may be called inside the root."""
+MARKS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar10_jpeg.parquet", "train/airplane")
+"""By which a folder with the files is known."""
 _PARQUET = "cifar10_jpeg.parquet"
 _BLOCK = 256  # images decoded before progress is told
 _LOSSY = frozenset((".jpg", ".jpeg", ".jpe"))
@@ -99,7 +102,7 @@ def read_cifar10(root: Path | None, progress: Progress | None = None) -> Cifar10
 
 def _forms(root: Path) -> Iterator[_Form]:
     """The forms that are there, those with the original pixels first."""
-    for place in (root / name for name in _PLACES):
+    for place in (root, *(root / name for name in PLACES)):
         for folder in (place / "cifar-10-batches-bin", place):
             if files := _complete(folder, ".bin"):
                 yield _Form(_all(files), partial(_read_batches, files, read_binary))

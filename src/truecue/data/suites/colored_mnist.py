@@ -13,7 +13,7 @@ from pydantic import Field
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites.base import Suite
 from truecue.data.suites.colour import Colours, draw_colours
-from truecue.data.suites.mnist import LAYOUT, PLACES, read_mnist
+from truecue.data.suites.mnist import CHECKSUMS, LAYOUT, MARKS, OBTAIN, PLACES, read_mnist
 from truecue.data.suites.splitting import Ids, drawn
 from truecue.seeds import derive
 
@@ -33,20 +33,12 @@ class ColoredMNIST(Suite):
         " NeurIPS 2020"
     )
     licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST)"
-    obtain: ClassVar[str] = (
-        "the four files from storage.googleapis.com/cvdf-datasets/mnist, or those that"
-        " torchvision.datasets.MNIST(root, download=True) fetches"
-    )
+    obtain: ClassVar[str] = OBTAIN
     layout: ClassVar[str] = LAYOUT
     counts: ClassVar[Mapping[str, int]] = {"train": 60000, "test": 10000}
-    checksums: ClassVar[Mapping[str, str]] = {
-        "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
-    }
+    checksums: ClassVar[Mapping[str, str]] = CHECKSUMS
     folders: ClassVar[tuple[str, ...]] = PLACES
-    marks: ClassVar[tuple[str, ...]] = ("mnist.npz", "train-images?idx3-ubyte*")
+    marks: ClassVar[tuple[str, ...]] = MARKS
     neutral: ClassVar[Mapping[str, Any]] = {"conflicting": 0.9}
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -17,7 +17,7 @@ from truecue.data.files import Progress, cached_folder, workers
 from truecue.data.sets import ArrayFile, Attribute, ImageSet, Splits
 from truecue.data.suites.assignment import assign
 from truecue.data.suites.base import Suite
-from truecue.data.suites.cifar10 import CLASSES, LAYOUT, Cifar10, read_cifar10
+from truecue.data.suites.cifar10 import CLASSES, LAYOUT, MARKS, PLACES, Cifar10, read_cifar10
 from truecue.data.suites.splitting import Ids, drawn
 from truecue.seeds import derive
 
@@ -42,7 +42,18 @@ class CorruptedCIFAR10(Suite):
         " Hendrycks and Dietterich, ICLR 2019"
     )
     licence: ClassVar[str] = "none stated (CIFAR-10)"
+    obtain: ClassVar[str] = (
+        "cifar-10-python.tar.gz or cifar-10-binary.tar.gz from www.cs.toronto.edu/~kriz/cifar.html,"
+        " unpacked, or what torchvision.datasets.CIFAR10(root, download=True) fetches"
+    )
     layout: ClassVar[str] = LAYOUT
+    counts: ClassVar[Mapping[str, int]] = {"train": 50000, "test": 10000}
+    checksums: ClassVar[Mapping[str, str]] = {
+        "cifar-10-python.tar.gz": "md5:c58f30108f718f92721af3b95e74349a",
+        "cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530",
+    }
+    folders: ClassVar[tuple[str, ...]] = PLACES
+    marks: ClassVar[tuple[str, ...]] = MARKS
 
     type: Literal[0, 1] = 0
     """Which ten corruptions: 0 weather, colour and processing; 1 noise, blur and none at all."""

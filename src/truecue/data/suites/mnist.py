@@ -23,6 +23,21 @@ LAYOUT = (
 )
 """What to put where."""
 
+OBTAIN = (
+    "the four files from storage.googleapis.com/cvdf-datasets/mnist, or those that"
+    " torchvision.datasets.MNIST(root, download=True) fetches"
+)
+"""Where to get the files."""
+CHECKSUMS = {
+    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+}
+"""Of the published files."""
+MARKS = ("mnist.npz", "train-images?idx3-ubyte*")
+"""By which a folder with the files is known."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 _IDX = {
