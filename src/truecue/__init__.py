@@ -43,9 +43,11 @@ if TYPE_CHECKING:
     from truecue.methods.base import Uses as Uses
     from truecue.methods.denetdm import DeNetDM as DeNetDM
     from truecue.methods.dfr import DFR as DFR
+    from truecue.methods.disent import DisEnt as DisEnt
     from truecue.methods.erm import ERM as ERM
     from truecue.methods.groupdro import GroupDRO as GroupDRO
     from truecue.methods.jtt import JTT as JTT
+    from truecue.methods.lc import LC as LC
     from truecue.methods.lff import LfF as LfF
     from truecue.methods.reweight import Reweight as Reweight
     from truecue.methods.subsample import Subsample as Subsample
@@ -74,6 +76,7 @@ _HOMES = {
     "Steps": "engine.plan",
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
+    "DisEnt": "methods.disent",
     "Digits": "data.suites.digits",
     "ERM": "methods.erm",
     "Folder": "data.suites.folder",
@@ -81,6 +84,7 @@ _HOMES = {
     "GroupDRO": "methods.groupdro",
     "ImageSet": "data.sets",
     "JTT": "methods.jtt",
+    "LC": "methods.lc",
     "Learner": "engine.learner",
     "LfF": "methods.lff",
     "Method": "methods.base",
