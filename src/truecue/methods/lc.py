@@ -55,7 +55,9 @@ def majority_partners(y: Tensor, minority: Tensor, n_classes: int) -> tuple[Tens
         class has a majority sample at all. Where it has none the position means nothing.
     """
     counts = y.new_zeros(n_classes).index_add(0, y, (~minority).long())
-    by_class = (y + n_classes * minority).argsort()  # majority samples first, class by class
+    by_class = (y + n_classes * minority).argsort(
+        stable=True
+    )  # majority samples first, class by class
     first = counts.cumsum(0) - counts
     nth = (torch.rand(len(y), device=y.device) * counts[y]).long()
     return by_class[(first[y] + nth).clamp(max=len(y) - 1)], counts[y] > 0
