@@ -54,9 +54,11 @@ if TYPE_CHECKING:
     from truecue.methods.base import Uses as Uses
     from truecue.methods.denetdm import DeNetDM as DeNetDM
     from truecue.methods.dfr import DFR as DFR
+    from truecue.methods.disent import DisEnt as DisEnt
     from truecue.methods.erm import ERM as ERM
     from truecue.methods.groupdro import GroupDRO as GroupDRO
     from truecue.methods.jtt import JTT as JTT
+    from truecue.methods.lc import LC as LC
     from truecue.methods.lff import LfF as LfF
     from truecue.methods.reweight import Reweight as Reweight
     from truecue.methods.subsample import Subsample as Subsample
@@ -91,6 +93,7 @@ _HOMES = {
     "Steps": "engine.plan",
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
+    "DisEnt": "methods.disent",
     "Digits": "data.suites.digits",
     "DogsCats": "data.suites.dogs_cats",
     "ERM": "methods.erm",
@@ -100,6 +103,7 @@ _HOMES = {
     "ImageSet": "data.sets",
     "ImageNet9": "data.suites.imagenet9",
     "JTT": "methods.jtt",
+    "LC": "methods.lc",
     "Learner": "engine.learner",
     "LfF": "methods.lff",
     "Method": "methods.base",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from truecue.data import loader as module
-from truecue.data.loader import Loader
+from truecue.data.loader import Loader, steps_per_epoch
 from truecue.data.sets import ArrayFile, Attribute, ImageSet
 from truecue.errors import ConfigError
 
@@ -33,6 +33,18 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own() -> None:
     assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(50))
     assert not torch.equal(first, second)
     assert (loader.per_epoch, loader.samples) == (4, 50)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("world", [1, 2])
+def test_steps_can_be_counted_beforehand(drop_last: bool, world: int) -> None:
+    for n in range(8, 18):
+        counted = steps_per_epoch(n, 8, drop_last=drop_last, world=world)
+        loader = Loader(images(n), batch_size=8, drop_last=drop_last, world=world)
+        left = 0 if drop_last or n % 8 < 2 * world else n % 8
+        assert loader.per_epoch == counted == n // 8 + (left > 0)
+        assert loader.samples == n // 8 * 8 + left
+    assert steps_per_epoch(7, 8, drop_last=True) == 0
 
 
 def test_what_comes_with_an_image_is_its_own() -> None:

@@ -25,7 +25,7 @@ from truecue.engine.learner import SampleState
 from truecue.engine.plan import SGD, Adam, Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError, Diverged, StorageError
-from truecue.methods import DeNetDM
+from truecue.methods import LC, DeNetDM, DisEnt
 from truecue.methods.erm import ERM
 from truecue.nets.classifier import load_classifier
 from truecue.testing import small_gratings
@@ -103,8 +103,10 @@ def test_a_sample_that_both_processes_hold_counts_once(tmp_path: Path) -> None:
     [
         ERM(plan=Plan(epochs=2, batch_size=50, average=0.9)),  # batch statistics; uneven last batch
         DeNetDM(plan=PLAN, experts=PLAN),
+        DisEnt(plan=PLAN, swap_from=0.5),
+        LC(plan=PLAN),
     ],
-    ids=["erm", "denetdm"],
+    ids=["erm", "denetdm", "disent", "lc"],
 )
 def test_methods_train_and_are_measured_as_by_one_process(method, tmp_path: Path) -> None:
     data = small_gratings()

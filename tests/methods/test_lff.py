@@ -12,7 +12,8 @@ from truecue.engine.learner import SampleState
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
 from truecue.losses.classification import ce, gce
-from truecue.methods.lff import Failure, LfF, relative_difficulty
+from truecue.methods.difficulty import relative_difficulty
+from truecue.methods.lff import Failure, LfF
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier
 from truecue.testing import shortened, small_gratings

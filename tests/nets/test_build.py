@@ -9,7 +9,8 @@ import torch
 
 from truecue.errors import ConfigError, MissingExtra
 from truecue.nets.build import build, default_arch, names, pair_for
-from truecue.nets.small import MLP, Projected
+from truecue.nets.classifier import load_classifier, save_classifier
+from truecue.nets.small import MLP, Pair, Projected
 
 
 @pytest.mark.parametrize("arch", names())
@@ -53,6 +54,24 @@ def test_features_of_a_wanted_length():
     assert (net.features(x) < 0).any()  # no ReLU after the last layer
     same = build("mlp-3", channels=1, size=8, n_classes=2, n_features=100)
     assert isinstance(same.encoder, MLP)
+
+
+@pytest.mark.parametrize("arch", ["mlp-3", "conv3", "resnet20"])
+def test_two_encoders_side_by_side(arch, tmp_path):
+    net = build(f"pair:{arch}", channels=3, size=16, n_classes=2).eval()
+    assert isinstance(net.encoder, Pair)
+    alone = build(arch, channels=3, size=16, n_classes=2)
+    assert net.n_features == net.encoder.n_features == 2 * alone.n_features
+    assert (net.spec["norm"], net.spec["mean"]) == (alone.spec["norm"], alone.spec["mean"])
+    x = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        halves = [half(net.pixels(x)) for half in (net.encoder.first, net.encoder.second)]
+        assert not torch.equal(*halves)
+        assert torch.equal(net.features(x), torch.cat(halves, 1))
+        save_classifier(net, tmp_path)
+        assert torch.equal(load_classifier(tmp_path)(x), net(x))
+    with pytest.raises(ConfigError, match="no network 'mlp-1'"):
+        build("pair:mlp-1", channels=3, size=16, n_classes=2)
 
 
 @pytest.mark.parametrize(

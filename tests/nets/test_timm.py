@@ -70,6 +70,8 @@ def test_channels_and_projection_reach_timm():
     net = build("timm:resnet18", channels=1, size=64, n_classes=3, n_features=7)
     assert net.features(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape == (2, 7)
     assert net.spec["norm"] == "half"  # ImageNet's constants are for three channels
+    pair = build("pair:timm:resnet18", channels=1, size=64, n_classes=3)
+    assert pair.features(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape == (2, 1024)
 
 
 def test_the_features_after_timms_last_layer_are_counted():

@@ -96,10 +96,8 @@ class Loader:
             )
         if weights is not None:
             weights = _check_weights(weights, n)
-        full, rest = divmod(n, batch_size)
-        least = batch_size if drop_last else 2 * world
-        self.per_epoch = full + (rest >= least)
-        self.samples = full * batch_size + (rest if rest >= least else 0)
+        self.per_epoch = steps_per_epoch(n, batch_size, drop_last=drop_last, world=world)
+        self.samples = min(n, self.per_epoch * batch_size)
         if self.per_epoch == 0:
             raise ConfigError(
                 f"a batch of {batch_size} cannot be drawn from {n} training images"
@@ -159,6 +157,20 @@ class Loader:
         rng = torch.Generator(self._device)
         rng.manual_seed(derive(*self._key, "augment", step, view, self._rank))
         return augment(images, self._augment, rng)
+
+
+def steps_per_epoch(n: int, batch_size: int, *, drop_last: bool = False, world: int = 1) -> int:
+    """How many batches a `Loader` draws from n images; 0 where there is not one.
+
+    Args:
+        n: number of images.
+        batch_size: samples in a global batch.
+        drop_last: leave out a trailing batch that is not full.
+        world: the number of processes.
+    """
+    full, rest = divmod(n, batch_size)
+    least = batch_size if drop_last else 2 * world
+    return full + (rest >= least)
 
 
 def _near(images: Tensor | ArrayFile, device: torch.device) -> Tensor | ArrayFile:

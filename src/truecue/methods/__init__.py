@@ -9,9 +9,11 @@ from truecue.errors import ConfigError
 from truecue.methods.base import Method, Uses
 from truecue.methods.denetdm import DeNetDM
 from truecue.methods.dfr import DFR
+from truecue.methods.disent import DisEnt
 from truecue.methods.erm import ERM
 from truecue.methods.groupdro import GroupDRO
 from truecue.methods.jtt import JTT
+from truecue.methods.lc import LC
 from truecue.methods.lff import LfF
 from truecue.methods.reweight import Reweight
 from truecue.methods.subsample import Subsample
@@ -19,9 +21,11 @@ from truecue.methods.subsample import Subsample
 METHODS: dict[str, type[Method]] = {
     "denetdm": DeNetDM,
     "dfr": DFR,
+    "disent": DisEnt,
     "erm": ERM,
     "groupdro": GroupDRO,
     "jtt": JTT,
+    "lc": LC,
     "lff": LfF,
     "reweight": Reweight,
     "subsample": Subsample,
@@ -51,8 +55,10 @@ __all__ = [
     "DFR",
     "ERM",
     "JTT",
+    "LC",
     "METHODS",
     "DeNetDM",
+    "DisEnt",
     "GroupDRO",
     "LfF",
     "Method",

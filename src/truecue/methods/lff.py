@@ -19,20 +19,8 @@ from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.losses.classification import ce, gce
 from truecue.methods.base import Method
+from truecue.methods.difficulty import difficulty_by_class
 from truecue.nets.classifier import Classifier
-
-
-def relative_difficulty(biased: Tensor, debiased: Tensor) -> Tensor:
-    """The weight of a sample: the biased network's loss as a share of both networks' losses.
-
-    Args:
-        biased: float [n], not negative.
-        debiased: float [n], not negative.
-
-    Returns:
-        [n], in [0, 1); 0 where both losses are 0.
-    """
-    return biased / (biased + debiased + 1e-8)
 
 
 class Failure(Learner):
@@ -70,15 +58,8 @@ class Failure(Learner):
     @torch.no_grad()
     def weights(self) -> Tensor:
         """The weight of every training sample as of now: float [n]; 0 for one not yet seen."""
-        return relative_difficulty(
-            self._by_class(self.biased_loss.average), self._by_class(self.debiased_loss.average)
-        )
-
-    def _by_class(self, average: Tensor) -> Tensor:
-        """Each sample's average loss relative to the largest of its class in the whole set."""
-        largest = average.new_zeros(self.net.n_classes).scatter_reduce(0, self.y, average, "amax")
-        tiny = torch.finfo(average.dtype).tiny  # a class of which nothing has been seen: 0, not 0/0
-        return average / largest.clamp(min=tiny)[self.y]
+        losses = self.biased_loss.average, self.debiased_loss.average
+        return difficulty_by_class(*losses, self.y, self.net.n_classes)
 
     def groups(self) -> dict[str, Iterable[nn.Parameter]]:
         """Each network's parameters: one may have an optimizer of its own."""

@@ -13,7 +13,7 @@ from truecue.config import parse_assignments, suggest
 from truecue.errors import ConfigError, MissingExtra
 from truecue.nets.classifier import Classifier
 from truecue.nets.resnet import ResNet
-from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv3, Projected
+from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv3, Pair, Projected
 
 NormName = Literal["unit", "half", "cifar", "imagenet", "clip"]
 """Of pixels in [0, 1]: "unit" leaves them, "half" is (x - 0.5) / 0.5, the others subtract a data
@@ -89,7 +89,8 @@ def build(
         arch: one of `names()`; `mlp-N` or `mlp-NxW` for N layers (the head counted) of width W,
             with `-leaky` behind it for units that do not die;
             or a name of timm's, with options after commas: `mobilenetv2_100,pad_type=same`.
-            `timm:` before a name asks for timm's network where both have one.
+            `timm:` before a name asks for timm's network where both have one, and `pair:` for two
+            encoders of that name whose features stand side by side before one head.
         channels: of the images.
         size: of the images' sides, in pixels.
         n_classes: number of logits.
@@ -158,6 +159,10 @@ def pair_for(size: int) -> tuple[str, str, str, int]:
 
 def _encoder(arch: str, channels: int, size: int) -> tuple[nn.Module, int, NormName]:
     """A network's encoder, the length of its features, and its usual normalisation."""
+    if arch.startswith("pair:"):
+        first, length, norm = _encoder(arch.removeprefix("pair:"), channels, size)
+        second, _, _ = _encoder(arch.removeprefix("pair:"), channels, size)
+        return Pair(first, second, 2 * length), 2 * length, norm
     ours = _OURS.get(arch)
     if ours is None and arch.startswith("mlp"):
         ours = _any_mlp(arch)

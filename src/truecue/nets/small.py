@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -164,6 +165,18 @@ class Projected(nn.Module):
         """Features [b, n_features] of images [b, c, h, w]."""
         features: Tensor = self.project(self.encoder(x))
         return features
+
+
+class Pair(nn.Module):
+    """Two encoders that see the same image; their features stand side by side."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, n_features: int):
+        super().__init__()
+        self.first, self.second, self.n_features = first, second, n_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, n_features] of images [b, c, h, w], those of the first encoder in front."""
+        return torch.cat([self.first(x), self.second(x)], 1)
 
 
 class _CifarBlock(nn.Module):
