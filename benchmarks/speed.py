@@ -23,6 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from truecue.bench.plan import cells, read_bench
+from truecue.bench.run import run_cells
+from truecue.bench.store import Store
 from truecue.data.loader import Batch, Loader
 from truecue.data.sets import ImageSet
 from truecue.data.suites.colored_mnist import ColoredMNIST
@@ -34,6 +37,7 @@ from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.methods.denetdm import Experts, Student
 from truecue.methods.erm import CELearner
+from truecue.methods.lff import Failure
 from truecue.nets.build import build
 
 SHAPE = {"channels": 3, "size": 28, "n_classes": 10}
@@ -96,6 +100,61 @@ def step_ratio(make: Callable[[], Learner], data: ImageSet, rounds: int) -> dict
         "ours_ms": statistics.median(ours) * 1e3,
         "bare_over_ours": ratio,
     }
+
+
+def against_erm(data: ImageSet, rounds: int, batch: int = 256) -> dict[str, float]:
+    """Seconds a step of methods with two networks or more work, over those of plain training."""
+
+    def lff() -> Learner:
+        net, biased = build("mlp-5", **SHAPE), build("mlp-5", **SHAPE)
+        return Failure(net, biased, data.y, q=0.7, decay=0.7, scaled=False)
+
+    makers = {"erm": erm, "lff": lff}
+    times: dict[str, list[float]] = {name: [] for name in makers}
+    for _ in range(rounds + 1):  # the first round warms up
+        for name, make in makers.items():
+            with tempfile.TemporaryDirectory() as folder:
+                run = Run(Path(folder), 0, Device("cpu"))
+                plan = Plan(epochs=3, batch_size=batch, drop_last=True)
+                run.train("stage", make, data, plan)
+                times[name].append(run.stages["stage"]["seconds"] / run.stages["stage"]["steps"])
+    pairs = zip(times["lff"][1:], times["erm"][1:], strict=True)
+    return {
+        "batch": batch,
+        "erm_ms": statistics.median(times["erm"][1:]) * 1e3,
+        "lff_ms": statistics.median(times["lff"][1:]) * 1e3,
+        "lff_over_erm": statistics.median(a / b for a, b in pairs),
+        "limit": 2.3,
+    }
+
+
+BENCH = """
+seeds = [0, 1, 2, 3]
+settings = { "plan.epochs" = 80 }
+[suites.digits]
+arch = "mlp-5"
+[methods.erm]
+[methods.lff]
+[methods.jtt]
+"""
+
+
+def bench_cells() -> dict[str, float]:
+    """Twelve cells by one process and by two: wall time over the sum of the single cells."""
+    rows: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "bench.toml"
+        file.write_text(BENCH, encoding="utf-8")
+        bench = read_bench(file)
+        for processes in (1, 2):
+            store = Store(Path(folder) / str(processes))
+            tally = run_cells(cells(bench, None), store, processes=processes, said=lambda _: None)
+            assert tally.done == 12
+            rows[f"wall_{processes}_s"] = tally.seconds
+            if processes == 1:
+                rows["sum_of_single_cells_s"] = tally.cell_seconds
+    rows["wall_2_over_sum"] = rows["wall_2_s"] / rows["sum_of_single_cells_s"]
+    return rows
 
 
 class PILDataset(torch.utils.data.Dataset):
@@ -190,6 +249,8 @@ def main() -> None:
         "step_erm": step_ratio(erm, data, options.rounds),
         "step_denetdm_experts": step_ratio(experts, data, options.rounds),
         "step_denetdm_student": step_ratio(student(data), data, options.rounds),
+        "lff_against_erm": against_erm(data, options.rounds),
+        "bench_of_12_cells": bench_cells(),
         "loader": loaders(data),
         "evaluation": evaluation(),
         "suite": suites(options.root),
