@@ -25,6 +25,8 @@ from truecue.seeds import derive
 
 FEW = 10
 """Images of a group below which the report warns."""
+TOLERANCE = 1e-3
+"""How exactly each last layer is fitted; the weights' last digits do not outlive the average."""
 Scale = tuple[Tensor, Tensor]
 """Mean and standard deviation of each feature."""
 
@@ -148,7 +150,7 @@ def _scale(z: Tensor) -> Scale:
 def _layer(z: Tensor, y: Tensor, classes: int, strength: float, scale: Scale) -> Scale:
     """A layer fitted to standardised features, as weights and offsets for raw ones."""
     mean, std = scale
-    weight, bias = sparse_logistic((z - mean) / std, y, classes, strength)
+    weight, bias = sparse_logistic((z - mean) / std, y, classes, strength, tol=TOLERANCE)
     weight = weight / std
     return weight, bias - weight @ mean
 
