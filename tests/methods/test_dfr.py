@@ -104,9 +104,9 @@ class Spy:
         self.found: list[tuple[Tensor, Tensor]] = []
         monkeypatch.setattr(dfr, "sparse_logistic", self)
 
-    def __call__(self, x, y, classes, c):
+    def __call__(self, x, y, classes, c, *, tol):
         self.asked.append((x, y, c))
-        self.found.append(sparse_logistic(x, y, classes, c))
+        self.found.append(sparse_logistic(x, y, classes, c, tol=tol))
         return self.found[-1]
 
 
