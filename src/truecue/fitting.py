@@ -13,7 +13,7 @@ from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import predictions
 from truecue.engine.features import encoded
-from truecue.engine.judge import Judge, Monitor, pseudo_groups
+from truecue.engine.judge import Judge, Monitor
 from truecue.engine.plan import Constant, Plan, Plateau
 from truecue.engine.record import Recorder
 from truecue.engine.run import Run
@@ -122,14 +122,14 @@ class Fitting:
         return joined(self.start, net) if self.start is not None and self.frozen else net
 
     def _guessed(self, plan: Plan) -> torch.Tensor:
-        """Groups of the validation images by LfF's two networks, trained by the same plan."""
+        """On which validation images LfF's two networks, trained by the same plan, disagree."""
         val = self.seen.val
         assert val is not None  # by `Judge.check`
         with torch.random.fork_rng():
             run = self.fit(LfF(plan=plainly(plan)), REFERENCE).run
         says = {made.role: predictions(made.net, val, self._device) for made in
                 run.branches.values()}  # fmt: skip
-        return pseudo_groups(val.y, says["biased"], says["debiased"])
+        return says["biased"] != says["debiased"]
 
 
 def plainly(plan: Plan) -> Plan:

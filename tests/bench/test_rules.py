@@ -35,21 +35,21 @@ def test_metrics_of_an_epoch(made) -> None:
 
 
 def test_values_of_every_rule_against_hand_computation(made) -> None:
-    groups = torch.tensor([0, 0, 0, 1, 2, 2, 2, 3])  # as if class and disagreement were the groups
+    # the first image of each class is one that two classifiers disagree on: six others are aligned,
+    # too few of each class, and together a group; so are the two, which are all on their side
+    disagree = torch.tensor([1, 0, 0, 0, 1, 0, 0, 0]).bool()
     expected = {
         "last": [0, 1, 2],
         "val_loss": [-1, -1 / 2, -1 / 3],
         "val_worst_class": [3 / 4, 3 / 4, 3 / 4],
-        "val_worst_group": [0, 0, 2 / 3],
+        # aligned: five of six; conflicting: the fourth and the eighth image
+        "val_worst_group": [0, 1 / 2, 4 / 6],
         "oracle_test": [1 / 2, 13 / 16, 1 / 2],
+        "val_pseudo_group": [4 / 6, 5 / 6, 4 / 6],
     }
     for rule, values in expected.items():
-        assert rule_values(made, rule, "unbiased") == pytest.approx(values)
+        assert rule_values(made, rule, "unbiased", disagree) == pytest.approx(values), rule
     assert rule_values(made, "val_pseudo_group", "unbiased") is None
-    five = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])  # only the first group is large enough
-    right = [4 / 5, 5 / 5, 4 / 5]
-    assert rule_values(made, "val_pseudo_group", "unbiased", five) == pytest.approx(right)
-    assert all(map(math.isnan, rule_values(made, "val_pseudo_group", "unbiased", groups)))
 
 
 def test_rules_without_what_they_need(made) -> None:

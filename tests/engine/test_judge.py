@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -13,8 +12,7 @@ from truecue.engine.judge import (
     Judge,
     Monitor,
     aligned_mask,
-    pseudo_groups,
-    worst_pseudo_group,
+    worst_guessed,
 )
 from truecue.errors import ConfigError, SupervisionError
 
@@ -37,7 +35,8 @@ def predict(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture
 def judge() -> Judge:
-    return Judge(Splits(made(), made(), made(pred=[0, 0, 0, 1, 0]), bias="place"), cpu())
+    val = made(Y * 5, PRED * 5, PLACE * 5)  # groups of five images stand alone
+    return Judge(Splits(made(), val, made(pred=[0, 0, 0, 1, 0]), bias="place"), cpu())
 
 
 def test_rules_against_hand_computation(judge: Judge) -> None:
@@ -50,13 +49,14 @@ def test_rules_against_hand_computation(judge: Judge) -> None:
 
 
 def test_worst_group_passes_over_empty_groups() -> None:
-    val = made([0, 0, 1], [0, 1, 1], [0, 0, 1])  # no cow on water, no camel on land
+    # no cow on water, no camel on land
+    val = made([0, 0, 1] * 5, [0, 1, 1] * 5, [0, 0, 1] * 5)
     judge = Judge(Splits(made(), val, made(), bias="place"), cpu())
     assert judge.value("val_worst_group", predict) == pytest.approx(-0.5)
 
 
 def test_worst_group_passes_over_images_whose_place_is_not_known() -> None:
-    val = made([0, 0, 1], [0, 1, 1], [0, -1, 1])
+    val = made([0, 0, 1] * 5, [0, 1, 1] * 5, [0, -1, 1] * 5)
     judge = Judge(Splits(made(), val, made(), bias="place"), cpu())
     assert judge.value("val_worst_group", predict) == pytest.approx(-1.0)
 
@@ -130,19 +130,16 @@ def test_monitor_without_a_bias_shows_the_average_only() -> None:
     assert all(set(row) == {"branch", "split", "average"} for row in rows)
 
 
-def test_guessed_groups_are_class_and_disagreement() -> None:
-    y = torch.tensor([0, 0, 1, 2])
-    groups = pseudo_groups(y, torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 2]))
-    assert groups.tolist() == [0, 1, 2, 5]
-
-
 def test_worst_guessed_group_against_hand_computation() -> None:
-    groups = torch.tensor([0] * 6 + [1] * 5 + [4] * 2)
-    right = torch.tensor([True] * 5 + [False] + [True] * 2 + [False] * 3 + [False] * 2)
-    assert worst_pseudo_group(right, groups, at_least=5) == pytest.approx(2 / 5)
-    assert worst_pseudo_group(right, groups, at_least=6) == pytest.approx(5 / 6)
-    assert worst_pseudo_group(right, groups, at_least=1) == 0
-    assert math.isnan(worst_pseudo_group(right, groups, at_least=7))
+    y = torch.tensor([0] * 12 + [1] * 10)
+    disagree = torch.tensor([0] * 6 + [1] * 6 + [0] * 10).bool()
+    right = torch.tensor([1] * 6 + [1, 1, 0, 0, 0, 0] + [1] * 9 + [0]).bool()
+    assert worst_guessed(right, y, disagree) == pytest.approx(2 / 6)
+    assert worst_guessed(right, y, ~disagree) == pytest.approx(2 / 6)
+    # two and two images of different classes make a group of four, which is all there is
+    few = torch.zeros(22, dtype=torch.bool)
+    few[[0, 1, 12, 21]] = True
+    assert worst_guessed(right, y, few) == pytest.approx(min(3 / 4, 6 / 10, 8 / 8))
 
 
 def test_judge_guesses_once_and_only_when_asked() -> None:
@@ -150,22 +147,19 @@ def test_judge_guesses_once_and_only_when_asked() -> None:
 
     def guess() -> torch.Tensor:
         asked.append(1)
-        return torch.tensor([0] * 5 + [1] * 5)
+        return torch.tensor([False] * 5 + [True] * 5)
 
     twice = made(Y * 2, PRED * 2, PLACE * 2)
     judge = Judge(Splits(made(), twice, made(), bias="place"), cpu(), guess)
     judge.check("val_pseudo_group")
     assert not asked
-    right = torch.tensor(PRED) == torch.tensor(Y)
-    share = float(right.float().mean())  # both halves are the same images
-    assert judge.value("val_pseudo_group", predict) == pytest.approx(-share)
-    assert judge.value("val_pseudo_group", predict) == pytest.approx(-share)
+    # both halves hold three cows, one of them right, and two camels, both right: too few of each
+    # class, so that each half is a group
+    assert judge.value("val_pseudo_group", predict) == pytest.approx(-3 / 5)
+    assert judge.value("val_pseudo_group", predict) == pytest.approx(-3 / 5)
     assert len(asked) == 1
 
 
-def test_guessing_needs_somebody_who_guesses_and_groups_that_are_large_enough() -> None:
+def test_guessing_needs_somebody_who_guesses() -> None:
     with pytest.raises(ConfigError, match="needs a biased and a debiased classifier"):
         Judge(Splits(made(), made(), made()), cpu()).check("val_pseudo_group")
-    tiny = Judge(Splits(made(), made(), made()), cpu(), lambda: torch.tensor([0, 0, 1, 2, 3]))
-    with pytest.raises(SupervisionError, match="guessed groups of 5 or more"):
-        tiny.value("val_pseudo_group", predict)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from truecue.errors import DataError
 from truecue.metrics import groups
-from truecue.metrics.groups import GroupCounts, group_counts
+from truecue.metrics.groups import GroupCounts, group_counts, worst_group, worst_pooled
 
 CLASSES, VALUES = 4, 3
 
@@ -315,3 +315,34 @@ def test_association_ignores_levels_that_do_not_occur():
 @pytest.mark.parametrize("table", [[[3, 4]], [[3], [4]], [[3, 0], [4, 0]], [[0, 0], [0, 0]]])
 def test_association_needs_two_levels_on_both_sides(table):
     assert math.isnan(groups.association(torch.tensor(table)))
+
+
+# --- small groups put together ------------------------------------------------------------------
+
+
+def counts_of(hits: list[list[int]], total: list[list[int]]) -> GroupCounts:
+    return GroupCounts(torch.tensor(hits), torch.tensor(total))
+
+
+def test_pooled_worst_group_is_the_worst_group_where_all_are_large() -> None:
+    c = counts_of([[9, 2], [4, 8]], [[10, 10], [10, 10]])
+    mask = torch.eye(2, dtype=torch.bool)
+    assert worst_pooled(c, mask) == worst_group(c) == 0.2
+
+
+def test_small_conflicting_cells_of_a_class_are_one_group() -> None:
+    eye = torch.eye(3, dtype=torch.bool)
+    #        class 0: 3 + 3 images, 2 right; class 1: 2 + 2, class 2: 1 + 0, together 5, 4 right
+    c = counts_of([[50, 2, 0], [2, 50, 1], [1, 0, 50]], [[50, 3, 3], [2, 50, 2], [1, 0, 50]])
+    assert worst_pooled(c, eye) == pytest.approx(2 / 6)
+    better = counts_of([[50, 3, 3], [2, 50, 1], [1, 0, 50]], [[50, 3, 3], [2, 50, 2], [1, 0, 50]])
+    assert worst_pooled(better, eye) == pytest.approx(4 / 5)
+
+
+def test_a_rest_that_is_small_counts_only_where_there_is_nothing_else_on_its_side() -> None:
+    eye = torch.eye(2, dtype=torch.bool)
+    alone = counts_of([[50, 0], [0, 50]], [[50, 1], [1, 50]])
+    assert worst_pooled(alone, eye) == 0
+    beside = counts_of([[50, 6], [0, 50]], [[50, 8], [1, 50]])
+    assert worst_pooled(beside, eye) == pytest.approx(6 / 8)
+    assert math.isnan(worst_pooled(counts_of([[0, 0]] * 2, [[0, 0]] * 2), eye))

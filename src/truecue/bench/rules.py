@@ -11,7 +11,7 @@ from torch import Tensor
 
 from truecue.bench.plan import Bench, Cell, MetricName
 from truecue.bench.store import Store
-from truecue.engine.judge import pseudo_groups, worst_pseudo_group
+from truecue.engine.judge import worst_guessed
 from truecue.engine.plan import LABELS_FOR_CHOOSING
 from truecue.engine.record import unpacked
 from truecue.errors import ConfigError
@@ -55,7 +55,7 @@ def metric_of(result: Mapping[str, Any], record: Mapping[str, Any], metric: Metr
 
 
 def rule_values(
-    result: Mapping[str, Any], rule: str, metric: MetricName, groups: Tensor | None = None
+    result: Mapping[str, Any], rule: str, metric: MetricName, disagree: Tensor | None = None
 ) -> list[float] | None:
     """The value that a rule gives to each record of a result; larger is better.
 
@@ -63,7 +63,8 @@ def rule_values(
         result: of a cell.
         rule: one of `RULES`.
         metric: what `oracle_test` looks at.
-        groups: int64 [n], guessed groups of the validation images, for `val_pseudo_group`.
+        disagree: bool [n], for `val_pseudo_group`: the validation images on which a biased and a
+            debiased classifier disagree.
 
     Returns:
         One number for each record, nan where it is not defined; None where the result lacks what
@@ -85,12 +86,13 @@ def rule_values(
         zeros = torch.zeros_like(y)
         return [g.worst_class(g.group_counts(s, y, zeros, n_classes=k, n_values=1)) for s in says]
     if rule == "val_pseudo_group":
-        return None if groups is None else [worst_pseudo_group(s == y, groups) for s in says]
+        return None if disagree is None else [worst_guessed(s == y, y, disagree) for s in says]
     if "bias" not in val:
         return None
     values, n = unpacked(val["bias"]), len(task["bias_values"])
     counts = [g.group_counts(s, y, values, n_classes=k, n_values=n) for s in says]
-    return [g.worst_group(c) for c in counts]
+    mask = torch.tensor(task["aligned"], dtype=torch.bool)
+    return [g.worst_pooled(c, mask) for c in counts]
 
 
 def choose(values: list[float]) -> int:
@@ -99,15 +101,15 @@ def choose(values: list[float]) -> int:
     return min(known)[1] if known else len(values) - 1
 
 
-def guessed_groups(bench: Bench, results: Mapping[tuple[str, str, int], Mapping[str, Any]],
+def guessed(bench: Bench, results: Mapping[tuple[str, str, int], Mapping[str, Any]],
                    suite: str, seed: int) -> Tensor | None:  # fmt: skip
-    """Groups of the validation images by the bench's guessing method; None where it has none."""
+    """On which validation images the guessing method's networks disagree; None without one."""
     names = [bench.guess] if bench.guess else list(bench.methods)
     for name in names:
         result = results.get((suite, name, seed))
         if result is not None and result["guesses"] and result["val"] is not None:
             guess = {role: unpacked(text) for role, text in result["guesses"].items()}
-            return pseudo_groups(unpacked(result["val"]["y"]), guess["biased"], guess["debiased"])
+            return guess["biased"] != guess["debiased"]
     return None
 
 
@@ -143,7 +145,7 @@ def compare_rules(
         for method in bench.methods:
             own = {seed: r for seed in bench.seeds if (r := results.get((suite, method, seed)))}
             if own:
-                guesses = {s: guessed_groups(bench, results, suite, s) for s in own}
+                guesses = {s: guessed(bench, results, suite, s) for s in own}
                 rows += _choices(suite, method, own, guesses, metric)
     return rows
 

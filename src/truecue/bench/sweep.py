@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from truecue.bench.plan import Bench, Cell, Space, Sweep, cell
-from truecue.bench.rules import choose, guessed_groups, metric_of, rule_values
+from truecue.bench.rules import choose, guessed, metric_of, rule_values
 from truecue.bench.store import Store
 from truecue.engine.plan import LABELS_FOR_CHOOSING
 from truecue.errors import ConfigError
@@ -127,7 +127,7 @@ def judge(
             result = store.result(one)
             if result is None:
                 continue
-            groups = guessed_groups(bench, guesses, sweep.suite, one.seed)
+            groups = guessed(bench, guesses, sweep.suite, one.seed)
             found = rule_values(result, sweep.rule, bench.metric, groups)
             if found is None:
                 raise ConfigError(

@@ -28,12 +28,9 @@ from truecue.metrics.groups import (
     conflicting,
     unbiased,
     worst_class,
-    worst_group,
+    worst_pooled,
 )
 from truecue.seeds import derive
-
-FEW = 5
-"""Images below which a guessed group is not judged."""
 
 
 def aligned_mask(splits: Splits) -> torch.Tensor | None:
@@ -45,34 +42,25 @@ def aligned_mask(splits: Splits) -> torch.Tensor | None:
     return aligned_cells(count(splits.train.y, splits.train, splits.bias).total)
 
 
-def pseudo_groups(y: Tensor, biased_says: Tensor, debiased_says: Tensor) -> Tensor:
-    """Groups guessed without bias labels: class, and whether two classifiers disagree on an image.
+def worst_guessed(right: Tensor, y: Tensor, disagree: Tensor) -> float:
+    """The worst group where groups are guessed: class, and whether two classifiers disagree.
 
-    Where a biased and a debiased classifier disagree, the cue probably contradicts the class.
+    Where a biased and a debiased classifier disagree, the cue probably contradicts the class. Small
+    groups are put together as in `worst_pooled`.
 
     Args:
+        right: bool [n], whether the judged classifier is right.
         y: int64 [n], labels.
-        biased_says: int64 [n], predictions of a biased classifier.
-        debiased_says: int64 [n], predictions of a debiased one.
+        disagree: bool [n], whether a biased and a debiased classifier differ on an image.
 
     Returns:
-        int64 [n] of 2 * label + 1 where the two disagree, 2 * label where they agree.
+        In [0, 1].
     """
-    return 2 * y + (biased_says != debiased_says).long()
-
-
-def worst_pseudo_group(right: Tensor, groups: Tensor, at_least: int = FEW) -> float:
-    """The lowest accuracy of a guessed group; nan where no group is large enough.
-
-    Args:
-        right: bool [n], whether a classifier is right on an image.
-        groups: int64 [n], from `pseudo_groups`.
-        at_least: smaller groups are left out: their accuracy is mostly chance.
-    """
-    total = torch.bincount(groups)
-    hits = torch.bincount(groups, weights=right.double(), minlength=len(total))
-    kept = total >= at_least
-    return float((hits[kept] / total[kept]).min()) if bool(kept.any()) else float("nan")
+    k = int(y.max()) + 1
+    cell = 2 * y + disagree.long()
+    total = torch.bincount(cell, minlength=2 * k).view(k, 2)
+    hits = torch.bincount(cell[right], minlength=2 * k).view(k, 2)
+    return worst_pooled(GroupCounts(hits, total), torch.tensor([[True, False]]).expand(k, 2))
 
 
 class Judge:
@@ -81,13 +69,13 @@ class Judge:
     Args:
         splits: with all attributes.
         device: where to compute.
-        guessed: gives the groups of the validation images for `val_pseudo_group`, int64 [n]; called
-            when first needed.
+        guessed: for `val_pseudo_group`, says on which validation images a biased and a debiased
+            classifier disagree, bool [n]; called when first needed.
     """
 
     def __init__(self, splits: Splits, device: Device, guessed: Callable[[], Tensor] | None = None):
         self._splits, self._device, self._guess = splits, device, guessed
-        self._groups: Tensor | None = None
+        self._disagree: Tensor | None = None
 
     def check(self, rule: SelectRule) -> None:
         """Refuse a rule that this data cannot serve.
@@ -129,28 +117,23 @@ class Judge:
         if rule == "val_worst_class":
             return -worst_class(count(pred, data, None))
         if rule == "val_pseudo_group":
-            return -self._pseudo(pred == data.y)
+            if self._disagree is None:
+                assert self._guess is not None  # by `check`
+                self._disagree = self._guess()
+            return -worst_guessed(pred == data.y, data.y, self._disagree)
         counts = count(pred, data, splits.bias)
-        value = worst_group(counts) if rule == "val_worst_group" else unbiased(counts)
+        if rule == "val_worst_group":
+            mask = aligned_mask(splits)
+            assert mask is not None  # by `check`
+            value = worst_pooled(counts, mask)
+        else:
+            value = unbiased(counts)
         if math.isnan(value):
             raise SupervisionError(
                 f"choosing by {rule} needs images whose '{splits.bias}' is known, and there is"
                 " none; use plan.select = 'val_worst_class', 'val_loss' or 'last'"
             )
         return -value
-
-    def _pseudo(self, right: Tensor) -> float:
-        if self._groups is None:
-            assert self._guess is not None  # by `check`
-            self._groups = self._guess()
-        value = worst_pseudo_group(right, self._groups)
-        if math.isnan(value):
-            raise SupervisionError(
-                f"choosing by val_pseudo_group needs guessed groups of {FEW} or more validation"
-                f" images, and the largest of these {len(right):,} has"
-                f" {int(torch.bincount(self._groups).max())}; use plan.select = 'val_worst_class'"
-            )
-        return value
 
 
 class Monitor:

@@ -136,6 +136,42 @@ def worst_group(c: GroupCounts, *, at_least: int = 1) -> float:
     return _lowest(cell_accuracy(c)[c.total.cpu() >= max(at_least, 1)])
 
 
+def worst_pooled(c: GroupCounts, mask: Tensor, *, at_least: int = 5) -> float:
+    """The lowest accuracy of a group, where groups too small to be judged are put together.
+
+    For choosing on validation images: with many cells, the worst one often has a single image, and
+    its accuracy says nothing. Small aligned cells of a class make one group, small conflicting
+    ones another; where even that is small, it joins the other classes' small ones, and is left out
+    where these are small together, unless there is nothing else on that side.
+
+    Args:
+        c: counts.
+        mask: bool [classes, values], True for the aligned cells.
+        at_least: samples from which on a group stands alone.
+
+    Returns:
+        The lowest accuracy, in [0, 1]; nan where there is no sample.
+
+    Raises:
+        DataError: the mask is not bool or not of the table's shape.
+    """
+    mask = check_mask(mask, c)
+    hits, total = c.hits.cpu(), c.total.cpu()
+    groups: list[tuple[Tensor, Tensor]] = []
+    for side in (mask, ~mask):
+        small = side & (total < at_least)
+        alone = side & ~small
+        groups.append((hits[alone], total[alone]))
+        pooled, of = (hits * small).sum(1), (total * small).sum(1)
+        few = of < at_least
+        groups.append((pooled[~few], of[~few]))
+        rest = of[few].sum()
+        if rest >= at_least or rest == total[side].sum():
+            groups.append((pooled[few].sum()[None], rest[None]))
+    accuracy = _ratio(torch.cat([h for h, _ in groups]), torch.cat([n for _, n in groups]))
+    return _lowest(accuracy[~accuracy.isnan()])
+
+
 def worst_class(c: GroupCounts) -> float:
     """Lowest accuracy of a class that has samples; nan where there are none."""
     accuracy = class_accuracy(c)
