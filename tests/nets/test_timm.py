@@ -94,3 +94,38 @@ def test_names_of_neither_are_explained():
         build("resent18", channels=3, size=64, n_classes=2)
     with pytest.raises(ConfigError, match=r"cannot be used .*colour"):
         build("resnet34,colour=1", channels=3, size=64, n_classes=2)
+
+
+def test_frozen_mobilenet_in_a_bench(real_data, tmp_path, monkeypatch):
+    """Weights named relative to the root, features once, a model for images in the end."""
+    from truecue import api
+    from truecue.data.sets import ImageSet, Splits
+    from truecue.engine.device import Device
+    from truecue.methods import ERM
+    from truecue.nets.pretrained import Pretrained
+
+    monkeypatch.setenv("TRUECUE_CACHE", str(tmp_path / "cache"))
+    table = pq.read_table(real_data / "imagenet_samples" / "imagenet_samples_224.parquet")
+    # fish and birds: what an ImageNet network tells apart without training
+    table = table.take([*range(6), *range(7, 21)])  # classes 0 to 5 are fish, 7 to 20 birds
+    images = torch.stack([_middle(j.as_py()) for j in table["jpeg"]])
+    y = torch.tensor([0] * 6 + [1] * 14)
+    part = ImageSet(images, y, ("fish", "bird"))
+    pretrained = Pretrained(
+        weights="weights/imagenet_mobilenetv2_100_timm.pt",
+        arch="mobilenetv2_100,pad_type=same",
+        norm="half",
+        frozen=True,
+    )
+    trained = api.train(
+        ERM().override({"plan.epochs": 30, "plan.batch_size": 10}),
+        Splits(part, None, part),
+        out=tmp_path / "run",
+        device=Device("cpu"),
+        pretrained=pretrained,
+        root=real_data,
+    )
+    assert trained.report["models"]["erm"]["test"]["average"]["value"] == 1
+    with torch.no_grad():
+        again = load_classifier(tmp_path / "run")(images)
+    assert torch.equal(again.argmax(1), y)
