@@ -1,0 +1,272 @@
+"""What bias a model learned, as pictures and numbers: everything that is shown of a paired VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from truecue.audit import show
+from truecue.audit.deepfool import Moved
+from truecue.audit.halves import Seen, Separation, both_right, compare, look, separation
+from truecue.audit.show import Gallery, Grid, Histogram, Maps
+from truecue.data.sets import ImageSet, Splits
+from truecue.engine.device import Device
+from truecue.engine.judge import aligned_mask
+from truecue.errors import ConfigError, DataError
+from truecue.nets.vae import PairedVAE
+
+PROBED = 500
+"""Images that are pushed to another class's bias, for the numbers and the average maps."""
+LEAK = 0.1
+"""Slope below zero in the second try of those that DeepFool left on the way."""
+
+
+class Pushed(NamedTuple):
+    """The images that were pushed to another class's bias, and how that went."""
+
+    ids: Tensor
+    """int64 [n], positions in the split that they are from."""
+    y: Tensor
+    """int64 [n], labels."""
+    target: Tensor
+    """int64 [n]."""
+    moved: Moved
+    shift: Tensor
+    """float [n], length of the move in the latent."""
+    separation: Separation
+    """Of those that reached their target."""
+
+
+@dataclass(frozen=True)
+class BiasPictures:
+    """Pictures and numbers about a learned bias."""
+
+    classes: tuple[str, ...]
+    split: str
+    """The split that the pushed images are from."""
+    gallery: tuple[Gallery, Gallery]
+    """Training images with the lowest and the highest biased-half probability of their label."""
+    histogram: Histogram
+    auc: float | None
+    """Chance that a conflicting training image has a lower probability than an aligned one; None
+    without bias labels."""
+    grids: Mapping[str, Grid] = field(default_factory=dict)
+    """`push`, `strip`, `swap` and `pairs`, those that could be made."""
+    heat: Maps | None = None
+    """One map for each column of the grid `push`."""
+    class_maps: Maps | None = None
+    pushed: Pushed | None = None
+    swapped: Separation | None = None
+    """The same numbers where the whole bias latent of another image was put in."""
+    notes: tuple[str, ...] = ()
+    """What could not be made or did not work, in sentences."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All numbers and captions, for JSON; the pictures themselves are left out."""
+        return {
+            "format": 1,
+            "kind": "bias",
+            "classes": list(self.classes),
+            "split": self.split,
+            "notes": list(self.notes),
+            "push": _pushed(self.pushed, self.classes),
+            "swap": self.swapped and self.swapped.to_dict(),
+            "auc": self.auc,
+            "grids": {key: _grid(grid) for key, grid in self.grids.items()},
+            "class_maps": self.class_maps and _maps(self.class_maps),
+            "gallery": {
+                key: _gallery(sheet)
+                for key, sheet in zip(("lowest", "highest"), self.gallery, strict=True)
+            },
+            "histogram": {
+                "bins": show.BINS,
+                "counts": dict(
+                    zip(self.histogram.classes, self.histogram.counts.tolist(), strict=True)
+                ),
+            },
+        }
+
+
+def bias_pictures(
+    vae: PairedVAE,
+    data: Splits | ImageSet,
+    *,
+    seed: int = 0,
+    target: str | None = None,
+    steps: int = 20,
+    leak: float = LEAK,
+    device: Device | None = None,
+) -> BiasPictures:
+    """Show what the biased half of a paired VAE goes by.
+
+    Images that both halves get right are taken from the validation images (from the training images
+    where there are none). Their bias latent is moved until the biased half says another class, and
+    the picture is decoded again: what changes is what the biased half goes by. No bias label is
+    looked at; where there are some, they mark the training images of the gallery and give `auc`.
+
+    Args:
+        vae: trained; put into evaluation mode and onto the device.
+        data: the splits; a single set stands for all three.
+        seed: of the choice of images, targets and pairs.
+        target: the class whose bias all images are pushed to; None: another class for each,
+            drawn at random.
+        steps: most steps of DeepFool.
+        leak: see `deepfool`; 0: as published, without a second try.
+        device: where to compute; None: the best there is.
+
+    Raises:
+        ConfigError: there is no class `target`.
+        DataError: the images are not those that the network was made for.
+    """
+    one = isinstance(data, ImageSet)
+    train = data if one else data.train
+    part = data if one else (data.val or data.train)
+    split = "images" if one else ("val" if data.val is not None else "train")
+    test = data if one else data.test
+    classes = train.classes
+    _check(vae, train, target)
+    device = device or Device()
+    vae = vae.to(device.device).eval()
+
+    seen_train = look(vae, train, device)
+    seen = seen_train if part is train else look(vae, part, device)
+    agree = None if one else _agree(data)
+    made: dict[str, Any] = {
+        "classes": classes,
+        "split": split,
+        "gallery": show.galleries(train, seen_train, agree),
+        "histogram": show.histogram(train, seen_train),
+        "auc": _auc(train, seen_train, agree),
+    }
+    grids: dict[str, Grid] = {}
+    notes: list[str] = []
+    if len(test.y.unique()) > 1:
+        grids["pairs"] = show.pairs_grid(vae, test, look(vae, test, device), device, seed)
+
+    ids = both_right(part, seen, seed)
+    if target is not None:
+        ids = ids[part.y[ids] != classes.index(target)]
+    ids = ids[:PROBED]
+    if len(ids) == 0:
+        where = "" if target is None else f" and is not labelled {target}"
+        notes.append(
+            f"None of the {len(part):,} images is one that both halves get right{where}, so there"
+            " is none to push to another class's bias. Train longer, or look at how well each half"
+            " does by itself"
+        )
+        return BiasPictures(**made, grids=grids, notes=tuple(notes))
+
+    chosen, own = part.select(ids), seen.select(ids)
+    wanted = (
+        show.targets_for(chosen.y, len(classes), seed)
+        if target is None
+        else torch.full_like(chosen.y, classes.index(target))
+    )
+    moved = show.push(vae, own.z_b, wanted, device, steps=steps, leak=leak)
+    change = compare(vae, own.z_s, own.z_b, moved.z, chosen, device)
+    there = moved.reached
+    grids["push"] = show.push_grid(chosen, wanted, there, change)
+    grids["strip"], _ = show.strip(vae, chosen, own, device, steps=steps, leak=leak)
+    shown = min(show.COLUMNS, len(chosen))
+    heat = Maps(change.heat[:shown], grids["push"].columns, (1,) * shown)
+    pushed = Pushed(
+        ids, chosen.y, wanted, moved, (moved.z - own.z_b).norm(dim=1),
+        separation(change.select(there), wanted[there]),
+    )  # fmt: skip
+
+    given = show.donors(seen.bias, wanted, seed)
+    have, swapped = given >= 0, None
+    if bool(have.any()):
+        images, bias = chosen.select(have), wanted[have]
+        swap = compare(
+            vae, own.z_s[have], own.z_b[have], seen.z_b[given[have]], images, device
+        )
+        swapped = separation(swap, bias)
+        pictures = part.images[given[have][: show.COLUMNS]]
+        smallest = show.push_grid(images, bias, there[have], change.select(have))
+        grids["swap"] = show.swap_grid(images, bias, pictures, swap, smallest)
+    return BiasPictures(
+        **made, grids=grids, heat=heat, pushed=pushed, swapped=swapped,
+        class_maps=show.class_maps(change.heat, wanted, there, classes), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
+    made, got = (vae.channels, vae.size, vae.size), images.shape
+    if vae.n_classes != len(images.classes) or made != got:
+        raise DataError(
+            f"the network was made for {vae.n_classes} classes and images of shape {list(made)};"
+            f" these have {len(images.classes)} classes and shape {list(got)}"
+        )
+    if target is not None and target not in images.classes:
+        raise ConfigError(
+            f"there is no class '{target}'; the classes are {', '.join(images.classes)}"
+        )
+
+
+def _agree(data: Splits) -> Tensor | None:
+    """Whether each training image's bias agrees with its label: 1, 0, or -1 where not known."""
+    mask, train = aligned_mask(data), data.train
+    if mask is None or data.bias not in train.attributes:
+        return None
+    values = train.attributes[str(data.bias)].values
+    return torch.where(values >= 0, mask[train.y, values.clamp(min=0)].long(), -1)
+
+
+def _auc(train: ImageSet, seen: Seen, agree: Tensor | None) -> float | None:
+    if agree is None or not bool((agree == 0).any()) or not bool((agree == 1).any()):
+        return None
+    from sklearn.metrics import roc_auc_score
+
+    known = agree >= 0
+    p = seen.p_bias.gather(1, train.y[:, None]).squeeze(1)
+    return float(roc_auc_score(agree[known].numpy(), p[known].numpy()))
+
+
+def _pushed(pushed: Pushed | None, classes: tuple[str, ...]) -> dict[str, Any] | None:
+    if pushed is None:
+        return None
+    moved = pushed.moved
+    columns = {
+        "image": pushed.ids.tolist(),
+        "label": [classes[y] for y in pushed.y.tolist()],
+        "target": [classes[t] for t in pushed.target.tolist()],
+        "reached": moved.reached.tolist(),
+        "rescued": moved.rescued.tolist(),
+        "steps": moved.steps.tolist(),
+        "shift": [round(s, 4) for s in pushed.shift.tolist()],
+    }
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return {
+        "tried": len(rows),
+        "reached": int(moved.reached.sum()),
+        "rescued": int(moved.rescued.sum()),
+        **pushed.separation.to_dict(),
+        "images": rows,
+    }
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    return {
+        "rows": list(grid.rows),
+        "columns": list(grid.columns),
+        "captions": [list(row) for row in grid.captions],
+        "failed": grid.failed.tolist(),
+    }
+
+
+def _maps(maps: Maps) -> list[dict[str, Any]]:
+    rows = zip(maps.titles, maps.counts, maps.values, strict=True)
+    return [
+        {"class": title, "pictures": n, "mean": float(v.mean()), "max": float(v.max())}
+        for title, n, v in rows
+    ]
+
+
+def _gallery(sheet: Gallery) -> list[dict[str, Any]]:
+    rows = zip(sheet.ids.tolist(), sheet.p.tolist(), sheet.captions, sheet.marks, strict=True)
+    return [{"image": i, "p": p, "caption": c, "mark": m} for i, p, c, m in rows]
