@@ -21,6 +21,7 @@ from truecue.methods.base import Method, method_name
 from truecue.methods.erm import ERM
 from truecue.nets.classifier import Classifier, save_classifier
 from truecue.nets.pretrained import Pretrained
+from truecue.nets.vae import PairedVAE, save_vae
 from truecue.report import parts
 from truecue.report.report import write_report
 from truecue.report.show import example_pictures, suspects
@@ -38,6 +39,8 @@ class Trained:
     """What `report.json` holds."""
     others: Mapping[str, Classifier] = field(default_factory=dict)
     """The baseline and the branches, by name."""
+    kept: Mapping[str, PairedVAE] = field(default_factory=dict)
+    """What else the method made, by name: SiH's `vae`, of which pictures of the bias are made."""
 
 
 def train(
@@ -151,14 +154,19 @@ def train(
     report |= {"suspects": found} if found else {}
     pictures |= {"suspects": sheet} if sheet else {}
     nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
+    kept = {key: vae.cpu().eval() for key, vae in run.kept.items()}
     if folder is not None and device.first:
+        extra = {
+            "classes": list(data.train.classes), "seed": seed, "data": facts.get("data")
+        }  # fmt: skip
         for key, value in nets.items():
             path = folder / ("model.safetensors" if key == name else f"{key}.safetensors")
-            extra = {"classes": list(data.train.classes), "method": key, "seed": seed}
-            save_classifier(value, path, extra | {"data": facts.get("data")})
+            save_classifier(value, path, extra | {"method": key})
+        for key, vae in kept.items():
+            save_vae(vae, folder / f"{name}-{key}.safetensors", extra | {"method": name})
         write_report(report, pictures, folder)
     device.barrier()
-    return Trained(nets.pop(name), report, nets)
+    return Trained(nets.pop(name), report, nets, kept)
 
 
 def evaluate(
