@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -122,77 +122,108 @@ def bias_pictures(
         ConfigError: there is no class `target`.
         DataError: the images are not those that the network was made for.
     """
-    one = isinstance(data, ImageSet)
-    train = data if one else data.train
-    part = data if one else (data.val or data.train)
-    split = "images" if one else ("val" if data.val is not None else "train")
-    test = data if one else data.test
-    classes = train.classes
+    sets = _sets(data)
+    train, part, test = sets.train, sets.pushed, sets.pairs
     _check(vae, train, target)
     device = device or Device()
     vae = vae.to(device.device).eval()
 
     seen_train = look(vae, train, device)
     seen = seen_train if part is train else look(vae, part, device)
-    agree = None if one else _agree(data)
-    made: dict[str, Any] = {
-        "classes": classes,
-        "split": split,
-        "gallery": show.galleries(train, seen_train, agree),
-        "histogram": show.histogram(train, seen_train),
-        "auc": _auc(train, seen_train, agree),
-    }
-    grids: dict[str, Grid] = {}
-    notes: list[str] = []
+    shown = BiasPictures(
+        classes=train.classes,
+        split=sets.split,
+        gallery=show.galleries(train, seen_train, sets.agree),
+        histogram=show.histogram(train, seen_train),
+        auc=_auc(train, seen_train, sets.agree),
+    )
     if len(test.y.unique()) > 1:
-        grids["pairs"] = show.pairs_grid(vae, test, look(vae, test, device), device, seed)
+        pairs = show.pairs_grid(vae, test, look(vae, test, device), device, seed)
+        shown = replace(shown, grids={"pairs": pairs})
 
     ids = both_right(part, seen, seed)
     if target is not None:
-        ids = ids[part.y[ids] != classes.index(target)]
+        ids = ids[part.y[ids] != train.classes.index(target)]
     ids = ids[:PROBED]
     if len(ids) == 0:
-        where = "" if target is None else f" and is not labelled {target}"
-        notes.append(
-            f"None of the {len(part):,} images is one that both halves get right{where}, so there"
+        besides = "" if target is None else f" and that is not labelled {target}"
+        note = (
+            f"None of the {len(part):,} images is one that both halves get right{besides}, so there"
             " is none to push to another class's bias. Train longer, or look at how well each half"
             " does by itself"
         )
-        return BiasPictures(**made, grids=grids, notes=tuple(notes))
-
-    chosen, own = part.select(ids), seen.select(ids)
+        return replace(shown, notes=(note,))
     wanted = (
-        show.targets_for(chosen.y, len(classes), seed)
+        show.targets_for(part.y[ids], len(train.classes), seed)
         if target is None
-        else torch.full_like(chosen.y, classes.index(target))
+        else torch.full_like(ids, train.classes.index(target))
     )
-    moved = show.push(vae, own.z_b, wanted, device, steps=steps, leak=leak)
-    change = compare(vae, own.z_s, own.z_b, moved.z, chosen, device)
-    there = moved.reached
-    grids["push"] = show.push_grid(chosen, wanted, there, change)
-    grids["strip"], _ = show.strip(vae, chosen, own, device, steps=steps, leak=leak)
-    shown = min(show.COLUMNS, len(chosen))
-    heat = Maps(change.heat[:shown], grids["push"].columns, (1,) * shown)
-    pushed = Pushed(
-        ids, chosen.y, wanted, moved, (moved.z - own.z_b).norm(dim=1),
-        separation(change.select(there), wanted[there]),
-    )  # fmt: skip
-
     given = show.donors(seen.bias, wanted, seed)
-    have, swapped = given >= 0, None
-    if bool(have.any()):
-        images, bias = chosen.select(have), wanted[have]
-        swap = compare(
-            vae, own.z_s[have], own.z_b[have], seen.z_b[given[have]], images, device
-        )
-        swapped = separation(swap, bias)
-        pictures = part.images[given[have][: show.COLUMNS]]
-        smallest = show.push_grid(images, bias, there[have], change.select(have))
-        grids["swap"] = show.swap_grid(images, bias, pictures, swap, smallest)
-    return BiasPictures(
-        **made, grids=grids, heat=heat, pushed=pushed, swapped=swapped,
-        class_maps=show.class_maps(change.heat, wanted, there, classes), notes=tuple(notes),
+    return _push(vae, shown, part, seen, ids, wanted, given, device, steps=steps, leak=leak)
+
+
+class _Sets(NamedTuple):
+    train: ImageSet
+    pushed: ImageSet
+    """Where the images are from that are pushed to another class's bias."""
+    pairs: ImageSet
+    split: str
+    """The name of `pushed`."""
+    agree: Tensor | None
+    """Of the training images, see `galleries`."""
+
+
+def _sets(data: Splits | ImageSet) -> _Sets:
+    if isinstance(data, ImageSet):
+        return _Sets(data, data, data, "images", None)
+    part, split = (data.train, "train") if data.val is None else (data.val, "val")
+    return _Sets(data.train, part, data.test, split, _agree(data))
+
+
+def _push(
+    vae: PairedVAE, shown: BiasPictures, part: ImageSet, seen: Seen, ids: Tensor, target: Tensor,
+    given: Tensor, device: Device, *, steps: int, leak: float,
+) -> BiasPictures:  # fmt: skip
+    """Add what is seen when the bias latents of some images are changed.
+
+    Args:
+        vae: on the device, in evaluation mode.
+        shown: what there is already.
+        part: images.
+        seen: what both halves make of them.
+        ids: int64 [n], n > 0, the images that are pushed.
+        target: int64 [n], to which class's bias.
+        given: int64 [n], the images that give theirs in a swap; -1: none.
+        device: where to compute.
+        steps: see `deepfool`.
+        leak: see `deepfool`.
+    """
+    chosen, own = part.select(ids), seen.select(ids)
+    moved = show.push(vae, own.z_b, target, device, steps=steps, leak=leak)
+    there = moved.reached
+    change = compare(vae, own.z_s, own.z_b, moved.z, chosen, device)
+    pushed = Pushed(
+        ids, chosen.y, target, moved, (moved.z - own.z_b).norm(dim=1),
+        separation(change.select(there), target[there]),
     )  # fmt: skip
+    grids = dict(shown.grids)
+    grids["push"] = show.push_grid(chosen, target, there, change)
+    grids["strip"] = show.strip(vae, chosen, own, device, steps=steps, leak=leak)
+    n = len(grids["push"].columns)
+    shown = replace(
+        shown, pushed=pushed, grids=grids,
+        heat=Maps(change.heat[:n], grids["push"].columns, (1,) * n),
+        class_maps=show.class_maps(change.heat, target, there, part.classes),
+    )  # fmt: skip
+    have = given >= 0
+    if not bool(have.any()):
+        return shown
+    images, given, target, own = chosen.select(have), given[have], target[have], own.select(have)
+    swap = compare(vae, own.z_s, own.z_b, seen.z_b[given], images, device)
+    smallest = show.push_grid(images, target, there[have], change.select(have))
+    pictures = part.images[given[: show.COLUMNS]]
+    grids = grids | {"swap": show.swap_grid(images, target, pictures, swap, smallest)}
+    return replace(shown, grids=grids, swapped=separation(swap, target))
 
 
 def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:

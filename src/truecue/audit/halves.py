@@ -53,8 +53,8 @@ class Change(NamedTuple):
 
     def select(self, ids: Tensor) -> Change:
         """Those of some images: positions (int64 [m]) or a mask (bool [n])."""
-        pixels = (value[ids] for value in self[:3])
-        return Change(*pixels, self.first.select(ids), self.then.select(ids))
+        before, after, heat = (value[ids] for value in self[:3])
+        return Change(before, after, heat, self.first.select(ids), self.then.select(ids))
 
 
 class Separation(NamedTuple):
@@ -124,9 +124,7 @@ def compare(
     """
     before, after = (decode(vae, z_s, z, device) for z in (z_b, other))
     pictures = as_bytes(before), as_bytes(after)
-    first, then = (
-        look(vae, ImageSet(shown, part.y, part.classes), device) for shown in pictures
-    )
+    first, then = (look(vae, ImageSet(shown, part.y, part.classes), device) for shown in pictures)
     return Change(*pictures, (after - before).abs().mean(1), first, then)
 
 
@@ -140,8 +138,10 @@ def separation(change: Change, target: Tensor) -> Separation:
     n = len(target)
     flips, to_target = change.first.bias != change.then.bias, change.then.bias == target
     stays = change.first.signal == change.then.signal
-    shares = (wilson(int(hit.sum()), n) for hit in (flips, to_target, stays, flips & stays))
-    return Separation(n, *shares, float(change.heat.mean()) if n else float("nan"))
+    hits = flips, to_target, stays, flips & stays
+    one, two, three, both = (wilson(int(hit.sum()), n) for hit in hits)
+    mean = float(change.heat.mean()) if n else float("nan")
+    return Separation(n, one, two, three, both, mean)
 
 
 def both_right(part: ImageSet, seen: Seen, seed: int) -> Tensor:

@@ -112,7 +112,7 @@ def push_grid(part: ImageSet, target: Tensor, reached: Tensor, change: Change) -
 
 def strip(
     vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, *, steps: int, leak: float
-) -> tuple[Grid, Tensor]:
+) -> Grid:
     """Some images, each with the bias of every class.
 
     Args:
@@ -122,10 +122,6 @@ def strip(
         device: where to compute.
         steps: see `deepfool`.
         leak: see `deepfool`.
-
-    Returns:
-        The grid, and whether each picture's target was reached in the second try only, bool
-        [images, classes].
     """
     n, names = min(STRIPS, len(part)), part.classes[:MOST_CLASSES]
     k = len(names)
@@ -134,14 +130,13 @@ def strip(
     pushed = as_bytes(decode(vae, z_s, moved.z, device)).unflatten(0, (n, k))
     before = as_bytes(decode(vae, seen.z_s[:n], seen.z_b[:n], device))
     nothing = torch.zeros(n, 2, dtype=torch.bool)
-    grid = Grid(
+    return Grid(
         torch.cat([torch.stack([_pixels(part, n), before], 1), pushed], 1),
         tuple(part.classes[y] for y in part.y[:n].tolist()),
         ("original", "reconstruction", *(f"bias of {name}" for name in names)),
         (("",) * (k + 2),) * n,
         torch.cat([nothing, ~moved.reached.view(n, k)], 1),
     )
-    return grid, moved.rescued.view(n, k)
 
 
 def donors(bias: Tensor, target: Tensor, seed: int) -> Tensor:
@@ -156,9 +151,7 @@ def donors(bias: Tensor, target: Tensor, seed: int) -> Tensor:
     return found
 
 
-def swap_grid(
-    part: ImageSet, target: Tensor, given: Tensor, change: Change, pushed: Grid
-) -> Grid:
+def swap_grid(part: ImageSet, target: Tensor, given: Tensor, change: Change, pushed: Grid) -> Grid:
     """The same images with the whole bias latent of another image, below the smallest move.
 
     Args:
@@ -194,13 +187,11 @@ def pairs_grid(
             ids.append(i)
     chosen = torch.tensor(ids[: len(ids) // 2 * 2])
     other = chosen.view(-1, 2).flip(1).flatten()
-    made = [
-        as_bytes(decode(vae, seen.z_s[chosen], seen.z_b[z], device)) for z in (chosen, other)
-    ]
+    made = [as_bytes(decode(vae, seen.z_s[chosen], seen.z_b[z], device)) for z in (chosen, other)]
     shown, n = part.select(chosen), len(chosen)
     letters = [f"{'AB'[k % 2]}{k // 2 + 1}" for k in range(n)]
     return Grid(
-        torch.stack([shown.images[:], *made], 1),
+        torch.stack([_pixels(shown, n), *made], 1),
         tuple(f"{a}: {part.classes[y]}" for a, y in zip(letters, shown.y.tolist(), strict=True)),
         ("original", "reconstruction", "own signal, bias of the other"),
         (("", "", ""),) * n,
@@ -208,9 +199,7 @@ def pairs_grid(
     )
 
 
-def class_maps(
-    heat: Tensor, target: Tensor, reached: Tensor, classes: tuple[str, ...]
-) -> Maps:
+def class_maps(heat: Tensor, target: Tensor, reached: Tensor, classes: tuple[str, ...]) -> Maps:
     """Where pictures changed on the way to each class's bias, on average over those that got there.
 
     Args:

@@ -17,7 +17,7 @@ from truecue.report.pictures import Picture, Tile, tiles
 from truecue.report.report import finite, sound
 from truecue.report.sheet import sheet
 from truecue.report.svg import svg, svg_file
-from truecue.report.view import measure, percent
+from truecue.report.view import count, measure, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,8 +89,7 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
     tables = {key: table(key, grid) for key, grid in pictures.grids.items()}
     if heat is not None:
         painted = _tiles("difference", coloured(heat.values), ("",) * len(heat.values))
-        for key in ("push",):
-            tables[key].rows.append(Row("difference", [(tile, False) for tile in painted]))
+        tables["push"].rows.append(Row("difference", [(tile, False) for tile in painted]))
     sheets = zip(("lowest", "highest"), pictures.gallery, strict=True)
     return environment().get_template("bias.html.j2").render(
         about=numbers["about"],
@@ -121,8 +120,8 @@ def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
         return "There is nothing to show of this bias", "unclear"
     if share.value >= GOOD:
         return (
-            f"In {percent(share.value)} of the pictures below only the bias changed: the biased half"
-            " says another class, the signal half says the same as before",
+            f"In {percent(share.value)} of the changed pictures, the biased half says another class"
+            " and the signal half still says the same",
             "good",
         )
     return (
@@ -149,9 +148,13 @@ def measures(numbers: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
     parts = numbers["push"], numbers["swap"]
     rows = [(name, said(parts[0], key), said(parts[1], key)) for key, name in names.items()]
-    changes = [percent((part or {}).get("change"), 1) for part in parts]
-    counts = [str((part or {}).get("n", 0)) for part in parts]
-    return [*rows, ("mean change of a pixel", *changes), ("pictures judged", *counts)]
+    small, whole = (part or {} for part in parts)
+    changed = percent(small.get("change"), 1), percent(whole.get("change"), 1)
+    return [
+        *rows,
+        ("mean change of a pixel", *changed),
+        ("pictures judged", count(small.get("n", 0)), count(whole.get("n", 0))),
+    ]
 
 
 def table(key: str, grid: Grid) -> Table:

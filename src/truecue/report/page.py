@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report import facts, figures, steps, tables, view, words
 from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANEL, GAP = 330, 26
@@ -45,9 +48,14 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> str:
         report: plain values, as read from JSON.
         pictures: images by kind.
     """
+    return environment().get_template("report.html.j2").render(**context(report, pictures))
+
+
+def environment() -> Environment:
+    """How templates are filled in: whatever a value holds, it is text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    jinja = Environment(
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -55,7 +63,6 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return jinja.get_template("report.html.j2").render(**context(report, pictures))
 
 
 def context(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> dict[str, Any]:

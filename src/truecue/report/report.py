@@ -37,8 +37,8 @@ def write_report(report: dict[str, Any], pictures: Mapping[str, Picture], out: P
     twin = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # the page is made from what the JSON file holds, so that the two cannot tell different stories
     page = render(json.loads(twin), pictures)
-    write_text(out / "report.json", _sound(twin))
-    write_text(out / "report.html", _sound(page))
+    write_text(out / "report.json", sound(twin))
+    write_text(out / "report.html", sound(page))
     return out / "report.html"
 
 
@@ -53,6 +53,6 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """Without lone surrogates: a file's name that is not UTF-8 must not cost the report."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -53,8 +53,8 @@ def sheet(
             y = top - _LINE * (len(lines) - number)
             draw.text((middle, y), line, _SOFT, font, anchor="ma")
     for r, lines in enumerate(left):
-        y = top + down * r + (height - _LINE * len(lines)) / 2
-        draw.multiline_text((_EDGE, y), "\n".join(lines), _INK, font, spacing=2)
+        middle = top + down * r + (height - _LINE * len(lines)) / 2
+        draw.multiline_text((_EDGE, middle), "\n".join(lines), _INK, font, spacing=2)
         for k in range(len(columns)):
             x, y = margin + across * k, top + down * r
             image.paste(Image.fromarray(tiles[r, k].permute(1, 2, 0).numpy()), (x, y))
@@ -76,9 +76,7 @@ def _enlarged(images: Tensor) -> Tensor:
         images = images.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     elif side > WIDE:
         smaller = [round(s * WIDE / side) for s in images.shape[-2:]]
-        flat = F.interpolate(
-            images.flatten(0, 1).float(), smaller, mode="bilinear", antialias=True
-        )
+        flat = F.interpolate(images.flatten(0, 1).float(), smaller, mode="bilinear", antialias=True)
         images = flat.round().clamp(0, 255).to(torch.uint8).unflatten(0, (rows, columns))
     return images.contiguous()
 
