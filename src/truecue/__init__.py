@@ -61,11 +61,16 @@ if TYPE_CHECKING:
     from truecue.methods.lc import LC as LC
     from truecue.methods.lff import LfF as LfF
     from truecue.methods.reweight import Reweight as Reweight
+    from truecue.methods.sih import SiH as SiH
     from truecue.methods.subsample import Subsample as Subsample
     from truecue.nets.build import build as build
     from truecue.nets.classifier import Classifier as Classifier
     from truecue.nets.classifier import load_classifier as load_classifier
     from truecue.nets.classifier import save_classifier as save_classifier
+    from truecue.nets.vae import PairedVAE as PairedVAE
+    from truecue.nets.vae import build_vae as build_vae
+    from truecue.nets.vae import load_vae as load_vae
+    from truecue.nets.vae import save_vae as save_vae
 
 __version__ = _version("truecue")
 
@@ -107,11 +112,13 @@ _HOMES = {
     "Learner": "engine.learner",
     "LfF": "methods.lff",
     "Method": "methods.base",
+    "PairedVAE": "nets.vae",
     "Plan": "engine.plan",
     "Planted": "data.suites.planted",
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",
+    "SiH": "methods.sih",
     "Splits": "data.sets",
     "Step": "engine.learner",
     "Subsample": "methods.subsample",
@@ -122,6 +129,9 @@ _HOMES = {
     "Uses": "methods.base",
     "Waterbirds": "data.suites.waterbirds",
     "build": "nets.build",
+    "build_vae": "nets.vae",
+    "load_vae": "nets.vae",
+    "save_vae": "nets.vae",
     "evaluate": "api",
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
