@@ -21,6 +21,8 @@ from truecue.nets.vae import PairedVAE
 
 PROBED = 500
 """Images that are pushed to another class's bias, for the numbers and the average maps."""
+FAR = 2.0
+"""The smallest move only just crosses the boundary; times this, a picture shows it plainly."""
 LEAK = 0.1
 """Slope below zero in the second try of those that DeepFool left on the way."""
 
@@ -39,6 +41,9 @@ class Pushed(NamedTuple):
     """float [n], length of the move in the latent."""
     separation: Separation
     """Of those that reached their target."""
+    far: Separation
+    """The same with moves that are `factor` times as long, in the same direction."""
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def bias_pictures(
     target: str | None = None,
     steps: int = 20,
     leak: float = LEAK,
+    factor: float = FAR,
     device: Device | None = None,
 ) -> BiasPictures:
     """Show what the biased half of a paired VAE goes by.
@@ -116,6 +122,7 @@ def bias_pictures(
             drawn at random.
         steps: most steps of DeepFool.
         leak: see `deepfool`; 0: as published, without a second try.
+        factor: the smallest move is shown, and one in its direction that is so many times as long.
         device: where to compute; None: the best there is.
 
     Raises:
@@ -159,7 +166,8 @@ def bias_pictures(
         else torch.full_like(ids, train.classes.index(target))
     )
     given = show.donors(seen.bias, wanted, seed)
-    return _push(vae, shown, part, seen, ids, wanted, given, device, steps=steps, leak=leak)
+    return _push(vae, shown, part, seen, ids, wanted, given, device,
+                 steps=steps, leak=leak, factor=factor)  # fmt: skip
 
 
 class _Sets(NamedTuple):
@@ -182,7 +190,7 @@ def _sets(data: Splits | ImageSet) -> _Sets:
 
 def _push(
     vae: PairedVAE, shown: BiasPictures, part: ImageSet, seen: Seen, ids: Tensor, target: Tensor,
-    given: Tensor, device: Device, *, steps: int, leak: float,
+    given: Tensor, device: Device, *, steps: int, leak: float, factor: float,
 ) -> BiasPictures:  # fmt: skip
     """Add what is seen when the bias latents of some images are changed.
 
@@ -197,18 +205,22 @@ def _push(
         device: where to compute.
         steps: see `deepfool`.
         leak: see `deepfool`.
+        factor: see `bias_pictures`.
     """
     chosen, own = part.select(ids), seen.select(ids)
     moved = show.push(vae, own.z_b, target, device, steps=steps, leak=leak)
     there = moved.reached
     change = compare(vae, own.z_s, own.z_b, moved.z, chosen, device)
+    further = own.z_b + factor * (moved.z - own.z_b)
+    far = compare(vae, own.z_s, own.z_b, further, chosen, device)
     pushed = Pushed(
         ids, chosen.y, target, moved, (moved.z - own.z_b).norm(dim=1),
         separation(change.select(there), target[there]),
+        separation(far.select(there), target[there]), factor,
     )  # fmt: skip
     grids = dict(shown.grids)
-    grids["push"] = show.push_grid(chosen, target, there, change)
-    grids["strip"] = show.strip(vae, chosen, own, device, steps=steps, leak=leak)
+    grids["push"] = show.push_grid(chosen, target, there, {1.0: change, factor: far})
+    grids["strip"] = show.strip(vae, chosen, own, device, steps=steps, leak=leak, factor=factor)
     n = len(grids["push"].columns)
     shown = replace(
         shown, pushed=pushed, grids=grids,
@@ -220,7 +232,7 @@ def _push(
         return shown
     images, given, target, own = chosen.select(have), given[have], target[have], own.select(have)
     swap = compare(vae, own.z_s, own.z_b, seen.z_b[given], images, device)
-    smallest = show.push_grid(images, target, there[have], change.select(have))
+    smallest = show.push_grid(images, target, there[have], {1.0: change.select(have)})
     pictures = part.images[given[: show.COLUMNS]]
     grids = grids | {"swap": show.swap_grid(images, target, pictures, swap, smallest)}
     return replace(shown, grids=grids, swapped=separation(swap, target))
@@ -277,6 +289,8 @@ def _pushed(pushed: Pushed | None, classes: tuple[str, ...]) -> dict[str, Any] |
         "reached": int(moved.reached.sum()),
         "rescued": int(moved.rescued.sum()),
         **pushed.separation.to_dict(),
+        "factor": pushed.factor,
+        "far": pushed.far.to_dict(),
         "images": rows,
     }
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
@@ -152,10 +153,13 @@ def both_right(part: ImageSet, seen: Seen, seed: int) -> Tensor:
     rng = torch.Generator().manual_seed(derive(seed, "bias pictures", "choose"))
     order = torch.randperm(len(part), generator=rng)
     order = order[((seen.signal == part.y) & (seen.bias == part.y))[order]]
-    own = torch.nn.functional.one_hot(part.y[order], len(part.classes)).cumsum(0)
-    turn = own.gather(1, part.y[order][:, None]).squeeze(1)
-    first = torch.randperm(len(part.classes), generator=rng)  # which class begins a round
-    return order[(turn * len(part.classes) + first[part.y[order]]).argsort()]
+    return order[turns(part.y[order], len(part.classes))]
+
+
+def turns(y: Tensor, n_classes: int) -> Tensor:
+    """Positions of labels [n] in an order in which classes take turns, each in its own order."""
+    own = F.one_hot(y, n_classes).cumsum(0).gather(1, y[:, None]).squeeze(1)
+    return own.argsort(stable=True)
 
 
 def as_bytes(pictures: Tensor) -> Tensor:

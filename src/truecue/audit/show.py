@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from truecue.audit.deepfool import Moved, deepfool
-from truecue.audit.halves import Change, Seen, as_bytes, decode
+from truecue.audit.halves import Change, Seen, as_bytes, decode, turns
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
 from truecue.nets.vae import PairedVAE
@@ -73,6 +74,11 @@ class Histogram(NamedTuple):
     classes: tuple[str, ...]
 
 
+def as_words(factor: float) -> str:
+    """How many times, in words."""
+    return "twice" if factor == 2 else f"{factor:g} times"
+
+
 def targets_for(y: Tensor, n_classes: int, seed: int) -> Tensor:
     """For each label another class, each with the same chance: int64 [n]."""
     rng = torch.Generator().manual_seed(derive(seed, "bias pictures", "targets"))
@@ -88,31 +94,40 @@ def push(
     return Moved(*(part.cpu() for part in moved))
 
 
-def push_grid(part: ImageSet, target: Tensor, reached: Tensor, change: Change) -> Grid:
-    """Original, reconstruction, and reconstruction with the bias moved to another class.
+def push_grid(
+    part: ImageSet, target: Tensor, reached: Tensor, changes: Mapping[float, Change]
+) -> Grid:
+    """Original, reconstruction, and reconstructions with the bias moved to another class.
 
     Args:
         part: the images, n.
         target: int64 [n].
-        reached: bool [n].
-        change: of the same images.
+        reached: bool [n], by the smallest move.
+        changes: of the same images, by how many times the smallest move was made.
     """
     names, n = part.classes, min(COLUMNS, len(part))
     pairs = list(zip(part.y[:n].tolist(), target[:n].tolist(), strict=True))
-    failed = torch.zeros(3, n, dtype=torch.bool)
-    failed[2] = ~reached[:n]
+    rows = tuple(
+        "smallest change" if times == 1 else f"{as_words(times)} that change" for times in changes
+    )
+    first = next(iter(changes.values()))
+    failed = torch.zeros(2 + len(rows), n, dtype=torch.bool)
+    failed[2:] = ~reached[:n]
+    pictures = [change.after[:n] for change in changes.values()]
+    said = (_says(change.then, names, n) for change in changes.values())
     return Grid(
-        torch.stack([_pixels(part, n), change.before[:n], change.after[:n]]),
-        ("original", "reconstruction", "bias of the other class"),
+        torch.stack([_pixels(part, n), first.before[:n], *pictures]),
+        ("original", "reconstruction", *rows),
         tuple(f"{names[y]} → bias of {names[t]}" for y, t in pairs),
-        (("",) * n, _says(change.first, names, n), _says(change.then, names, n)),
+        (("",) * n, _says(first.first, names, n), *said),
         failed,
     )
 
 
 def strip(
-    vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, *, steps: int, leak: float
-) -> Grid:
+    vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, *, steps: int, leak: float,
+    factor: float,
+) -> Grid:  # fmt: skip
     """Some images, each with the bias of every class.
 
     Args:
@@ -122,12 +137,14 @@ def strip(
         device: where to compute.
         steps: see `deepfool`.
         leak: see `deepfool`.
+        factor: how many times the smallest move is made.
     """
     n, names = min(STRIPS, len(part)), part.classes[:MOST_CLASSES]
     k = len(names)
     z_s, z_b = (z[:n].repeat_interleave(k, 0) for z in (seen.z_s, seen.z_b))
     moved = push(vae, z_b, torch.arange(k).repeat(n), device, steps=steps, leak=leak)
-    pushed = as_bytes(decode(vae, z_s, moved.z, device)).unflatten(0, (n, k))
+    further = z_b + factor * (moved.z - z_b)
+    pushed = as_bytes(decode(vae, z_s, further, device)).unflatten(0, (n, k))
     before = as_bytes(decode(vae, seen.z_s[:n], seen.z_b[:n], device))
     nothing = torch.zeros(n, 2, dtype=torch.bool)
     return Grid(
@@ -223,6 +240,8 @@ def class_maps(heat: Tensor, target: Tensor, reached: Tensor, classes: tuple[str
 def galleries(part: ImageSet, seen: Seen, agree: Tensor | None) -> tuple[Gallery, Gallery]:
     """The training images whose label the biased half thinks least, and most, likely.
 
+    Of the most likely ones, each class has the same number: there, one class often comes first.
+
     Args:
         part: the training images.
         seen: what both halves make of them.
@@ -233,14 +252,14 @@ def galleries(part: ImageSet, seen: Seen, agree: Tensor | None) -> tuple[Gallery
 
     def sheet(ids: Tensor) -> Gallery:
         captions = tuple(
-            f"labelled {part.classes[part.y[i]]} · biased half says {part.classes[seen.bias[i]]}"
+            f"labelled {part.classes[part.y[i]]} · biased half: {part.classes[seen.bias[i]]}"
             for i in ids.tolist()
         )
         marks = tuple(None if agree is None else names[int(agree[i])] for i in ids.tolist())
         return Gallery(part.images[ids], ids, p[ids], captions, marks)
 
-    n = min(SHEET, len(part) // 2)
-    return sheet(order[:n]), sheet(order.flip(0)[:n])
+    n, sure = min(SHEET, len(part) // 2), order.flip(0)
+    return sheet(order[:n]), sheet(sure[turns(part.y[sure], len(part.classes))][:n])
 
 
 def histogram(part: ImageSet, seen: Seen) -> Histogram:
@@ -258,4 +277,4 @@ def _pixels(part: ImageSet, n: int) -> Tensor:
 def _says(seen: Seen, names: tuple[str, ...], n: int) -> tuple[str, ...]:
     """What both halves say of the pictures, seen again."""
     pairs = zip(seen.bias[:n].tolist(), seen.signal[:n].tolist(), strict=True)
-    return tuple(f"biased half: {names[b]} · signal half: {names[s]}" for b, s in pairs)
+    return tuple(f"biased {names[b]} · signal {names[s]}" for b, s in pairs)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from truecue.atomic import atomic, write_text
-from truecue.audit.show import BINS, MOST_CLASSES
+from truecue.audit.show import BINS, MOST_CLASSES, as_words
 from truecue.report import facts
 from truecue.report.page import environment
 from truecue.report.pictures import Picture, Tile, tiles
 from truecue.report.report import finite, sound
 from truecue.report.sheet import sheet
 from truecue.report.svg import svg, svg_file
-from truecue.report.view import count, measure, percent
+from truecue.report.view import count, interval, measure, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from truecue.audit.bias import BiasPictures
     from truecue.audit.show import Gallery, Grid, Maps
 
-GOOD = 0.8
-"""From this share of separated pictures on, the two latents count as separated."""
+CLEAR, KEPT = 0.5, 0.8
+"""Shares of changed pictures from which the biased half counts as misled, and the signal half as
+left alone."""
 _HEAT = ((255, 255, 255), (246, 196, 140), (194, 80, 15), (60, 16, 0))
 
 
@@ -44,6 +45,16 @@ class Table(NamedTuple):
 
     columns: tuple[str, ...]
     rows: list[Row]
+
+    @property
+    def wide(self) -> bool:
+        """Whether pictures must be smaller for all columns to be seen at once."""
+        return len(self.columns) > 9
+
+    @property
+    def failed(self) -> bool:
+        """Whether any picture failed."""
+        return any(failed for row in self.rows for _, failed in row.cells)
 
 
 def write_bias_page(
@@ -89,7 +100,9 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
     tables = {key: table(key, grid) for key, grid in pictures.grids.items()}
     if heat is not None:
         painted = _tiles("difference", coloured(heat.values), ("",) * len(heat.values))
-        tables["push"].rows.append(Row("difference", [(tile, False) for tile in painted]))
+        tables["push"].rows.append(
+            Row("difference (smallest change)", [(tile, False) for tile in painted])
+        )
     sheets = zip(("lowest", "highest"), pictures.gallery, strict=True)
     return environment().get_template("bias.html.j2").render(
         about=numbers["about"],
@@ -99,8 +112,9 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
         notes=pictures.notes,
         split=_SPLITS[pictures.split],
         push=numbers["push"],
+        times=as_words(pictures.pushed.factor) if pictures.pushed else None,
         rows=measures(numbers),
-        auc=None if pictures.auc is None else f"{pictures.auc:.2f}",
+        auc=None if pictures.auc is None else percent(pictures.auc, 1),
         tables=tables,
         heat_top=None if heat is None else percent(_top(heat.values)),
         maps=[] if maps is None else _map_tiles(maps),
@@ -114,46 +128,46 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
 
 def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
     """One sentence on how far the pictures can be trusted, and its tone."""
-    push = numbers["push"]
-    share = measure(push, "separated")
-    if push is None or share.value is None:
-        return "There is nothing to show of this bias", "unclear"
-    if share.value >= GOOD:
+    push = numbers["push"] or {}
+    flips, stays = (measure(push.get("far"), key) for key in ("flips", "stays"))
+    if flips.value is None or stays.value is None:
+        return "There are no pictures of this bias", "unclear"
+    shares, times = (percent(flips.value), percent(stays.value)), as_words(push["factor"])
+    if flips.value >= CLEAR and stays.value >= KEPT:
         return (
-            f"In {percent(share.value)} of the changed pictures, the biased half says another class"
-            " and the signal half still says the same",
+            f"The bias can be changed by itself: with {times} the smallest change,"
+            f" {shares[0]} of the pictures mislead the biased half and {shares[1]} leave the signal"
+            " half's answer as it was",
             "good",
         )
     return (
-        f"Only in {percent(share.value)} of the pictures below did the biased half change its"
-        " answer and the signal half keep it: what changes is not the bias alone",
+        f"Read these pictures with care: with {push['factor']:g} times the smallest change, only"
+        f" {shares[0]} of them mislead the biased half, and {shares[1]} leave the signal half's"
+        " answer as it was",
         "bad",
     )
 
 
-def measures(numbers: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """For each number its name, and how it is for the smallest move and for the swap."""
+def measures(numbers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """For each number its name, and what it is for the smallest move, a longer one, and a swap."""
     names = {
         "flips": "biased half says another class than before",
         "to_target": "biased half says the class aimed at",
         "stays": "signal half says the same as before",
-        "separated": "both: biased half flips, signal half stays",
+        "separated": "both: biased half says another, signal half the same",
     }
+    push = numbers["push"] or {}
+    parts = [push, push.get("far") or {}, numbers["swap"] or {}]
 
-    def said(part: Mapping[str, Any] | None, key: str) -> str:
+    def said(part: Mapping[str, Any], key: str) -> str:
         found = measure(part, key)
-        if found.value is None:
-            return percent(None)
-        return f"{percent(found.value)} ({percent(found.low)} to {percent(found.high)})"
+        return f"{percent(found.value)} ({interval(found)})" if part else percent(None)
 
-    parts = numbers["push"], numbers["swap"]
-    rows = [(name, said(parts[0], key), said(parts[1], key)) for key, name in names.items()]
-    small, whole = (part or {} for part in parts)
-    changed = percent(small.get("change"), 1), percent(whole.get("change"), 1)
+    rows = [(name, [said(part, key) for part in parts]) for key, name in names.items()]
     return [
         *rows,
-        ("mean change of a pixel", *changed),
-        ("pictures judged", count(small.get("n", 0)), count(whole.get("n", 0))),
+        ("mean change of a pixel", [percent(part.get("change"), 1) for part in parts]),
+        ("pictures judged", [count(part.get("n", 0)) for part in parts]),
     ]
 
 
@@ -223,14 +237,14 @@ def _gallery_sheet(gallery: Gallery) -> bytes:
     width = min(columns, n)
     images = gallery.images[:n].unflatten(0, (n // width, width))
     low, high = float(gallery.p[:n].min()), float(gallery.p[:n].max())
-    title = f"p of the label {low:.2g} to {high:.2g}"
+    title = f"label's probability {percent(low, 1)} to {percent(high, 1)}"
     return sheet(images, (title, *[""] * (n // width - 1)), ("",) * width)
 
 
 def _picture(gallery: Gallery) -> Picture:
     pairs = zip(gallery.captions, gallery.p.tolist(), strict=True)
     return Picture(
-        gallery.images, [f"{text} · p {p:.2g}" for text, p in pairs], list(gallery.marks)
+        gallery.images, [f"{text} · p {percent(p, 1)}" for text, p in pairs], list(gallery.marks)
     )
 
 

@@ -39,7 +39,7 @@ def sheet(
     height, width = tiles.shape[-2:]
     font = _font()
     left = [textwrap.wrap(name, 18) or [""] for name in rows]
-    above = [textwrap.wrap(name, max(8, width // 7)) or [""] for name in columns]
+    above = [textwrap.wrap(name, max(14, width // 6)) or [""] for name in columns]
     margin = round(max((font.getlength(line) for name in left for line in name), default=0))
     margin += _EDGE + (_GAP if any(rows) else 0)
     top = _EDGE + _LINE * max(map(len, above), default=0)
