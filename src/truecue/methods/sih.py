@@ -122,12 +122,12 @@ class SiH(Method):
 
     title: ClassVar[str] = "Signal is Harder (SiH)"
     plan: Plan = Plan(
-        epochs=100,
+        epochs=50,
         batch_size=256,
         drop_last=True,
         optimizer=Adam(lr=1e-3),
-        schedule=Plateau(patience=0),
-        stop=Patience(epochs=2, least=1e-5),
+        schedule=Plateau(patience=9),
+        stop=Patience(epochs=20, least=1e-5),
         select="val_loss",
     )
     """How everything is trained. `val_loss` is the method's own loss."""
