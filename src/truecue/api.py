@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from truecue.audit.bias import bias_pictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.judge import aligned_mask
@@ -23,10 +24,11 @@ from truecue.nets.classifier import Classifier, save_classifier
 from truecue.nets.pretrained import Pretrained
 from truecue.nets.vae import PairedVAE, save_vae
 from truecue.report import parts
+from truecue.report.bias_page import write_bias_page
 from truecue.report.report import write_report
 from truecue.report.show import example_pictures, suspects
 
-__all__ = ["Trained", "evaluate", "train"]
+__all__ = ["Trained", "digest", "evaluate", "train"]
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def train(
             "pretrained": pretrained and pretrained.to_dict() | {"digest": pretrained.digest(root)},
             "baseline": baseline,
             "precision": device.precision,
-            "images": _digest(data),
+            "images": digest(data),
         }
         runs = (method_name(method), "erm", REFERENCE)
         claim(folder, asked, {"versions": parts.versions()}, runs=runs, fresh=fresh)
@@ -154,6 +156,10 @@ def train(
     report |= {"suspects": found} if found else {}
     pictures |= {"suspects": sheet} if sheet else {}
     nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
+    shown = {key: bias_pictures(vae, data, seed=seed, device=device)
+             for key, vae in run.kept.items()}  # fmt: skip
+    for made in shown.values():
+        report |= {"bias": made.summary()}
     kept = {key: vae.cpu().eval() for key, vae in run.kept.items()}
     if folder is not None and device.first:
         extra = {
@@ -164,7 +170,10 @@ def train(
             save_classifier(value, path, extra | {"method": key})
         for key, vae in kept.items():
             save_vae(vae, folder / f"{name}-{key}.safetensors", extra | {"method": name})
-        write_report(report, pictures, folder)
+            about = {"data": facts.get("data"), "model": name}
+            about |= parts.circumstances(device, seed, facts)
+            write_bias_page(shown[key], folder / "bias", about)
+        write_report(report, pictures, folder, bias=next(iter(shown.values()), None))
     device.barrier()
     return Trained(nets.pop(name), report, nets, kept)
 
@@ -229,7 +238,7 @@ def evaluate(
     }
 
 
-def _digest(data: Splits) -> str:
+def digest(data: Splits) -> str:
     """A short text that tells these splits from others: all labels, and some of the images."""
     digest = hashlib.blake2b(digest_size=8)
     for name, part in data.parts().items():

@@ -70,6 +70,17 @@ class BiasPictures:
     notes: tuple[str, ...] = ()
     """What could not be made or did not work, in sentences."""
 
+    def summary(self) -> dict[str, Any]:
+        """The numbers about all images together, for a report's JSON."""
+        push = _pushed(self.pushed, self.classes) or {}
+        return {
+            "split": self.split,
+            "push": {key: value for key, value in push.items() if key != "images"} or None,
+            "swap": self.swapped and self.swapped.to_dict(),
+            "auc": self.auc,
+            "notes": list(self.notes),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers and captions, for JSON; the pictures themselves are left out."""
         return {

@@ -252,7 +252,7 @@ def galleries(part: ImageSet, seen: Seen, agree: Tensor | None) -> tuple[Gallery
 
     def sheet(ids: Tensor) -> Gallery:
         captions = tuple(
-            f"labelled {part.classes[part.y[i]]} · biased half: {part.classes[seen.bias[i]]}"
+            f"labelled {part.classes[part.y[i]]}, biased half: {part.classes[seen.bias[i]]}"
             for i in ids.tolist()
         )
         marks = tuple(None if agree is None else names[int(agree[i])] for i in ids.tolist())

@@ -5,56 +5,33 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from truecue.atomic import atomic, write_text
 from truecue.audit.show import BINS, MOST_CLASSES, as_words
 from truecue.report import facts
+from truecue.report.bias import (
+    coloured,
+    headline,
+    measures,
+    plain_tiles,
+    push_table,
+    table,
+    top_of,
+)
 from truecue.report.page import environment
 from truecue.report.pictures import Picture, Tile, tiles
 from truecue.report.report import finite, sound
 from truecue.report.sheet import sheet
 from truecue.report.svg import svg, svg_file
-from truecue.report.view import count, interval, measure, percent
+from truecue.report.view import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
     from truecue.audit.bias import BiasPictures
-    from truecue.audit.show import Gallery, Grid, Maps
-
-CLEAR, KEPT = 0.5, 0.8
-"""Shares of changed pictures from which the biased half counts as misled, and the signal half as
-left alone."""
-_HEAT = ((255, 255, 255), (246, 196, 140), (194, 80, 15), (60, 16, 0))
-
-
-class Row(NamedTuple):
-    """A row of a table of pictures."""
-
-    name: str
-    cells: list[tuple[Tile, bool]]
-    """Pictures, and whether each failed."""
-
-
-class Table(NamedTuple):
-    """Pictures in rows and columns, ready for the page."""
-
-    columns: tuple[str, ...]
-    rows: list[Row]
-
-    @property
-    def wide(self) -> bool:
-        """Whether pictures must be smaller for all columns to be seen at once."""
-        return len(self.columns) > 9
-
-    @property
-    def failed(self) -> bool:
-        """Whether any picture failed."""
-        return any(failed for row in self.rows for _, failed in row.cells)
+    from truecue.audit.show import Gallery, Maps
 
 
 def write_bias_page(
@@ -97,12 +74,9 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
         numbers: what the JSON file holds.
     """
     heat, maps = pictures.heat, pictures.class_maps
-    tables = {key: table(key, grid) for key, grid in pictures.grids.items()}
-    if heat is not None:
-        painted = _tiles("difference", coloured(heat.values), ("",) * len(heat.values))
-        tables["push"].rows.append(
-            Row("difference (smallest change)", [(tile, False) for tile in painted])
-        )
+    names = ("push", "strip", "swap", "pairs")
+    tables = dict.fromkeys(names) | {k: table(k, g) for k, g in pictures.grids.items()}
+    tables |= {"push": pushed} if (pushed := push_table(pictures)) else {}
     sheets = zip(("lowest", "highest"), pictures.gallery, strict=True)
     return environment().get_template("bias.html.j2").render(
         about=numbers["about"],
@@ -116,70 +90,14 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
         rows=measures(numbers),
         auc=None if pictures.auc is None else percent(pictures.auc, 1),
         tables=tables,
-        heat_top=None if heat is None else percent(_top(heat.values)),
+        heat_top=None if heat is None else percent(top_of(heat.values)),
         maps=[] if maps is None else _map_tiles(maps),
-        maps_top=None if maps is None else percent(_top(maps.values)),
+        maps_top=None if maps is None else percent(top_of(maps.values)),
         galleries={key: tiles(key, _picture(gallery)) for key, gallery in sheets},
         histograms=histograms(pictures),
         left_out=max(0, len(pictures.histogram.classes) - MOST_CLASSES),
         files=numbers["files"],
     )  # fmt: skip
-
-
-def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
-    """One sentence on how far the pictures can be trusted, and its tone."""
-    push = numbers["push"] or {}
-    flips, stays = (measure(push.get("far"), key) for key in ("flips", "stays"))
-    if flips.value is None or stays.value is None:
-        return "There are no pictures of this bias", "unclear"
-    shares, times = (percent(flips.value), percent(stays.value)), as_words(push["factor"])
-    if flips.value >= CLEAR and stays.value >= KEPT:
-        return (
-            f"The bias can be changed by itself: with {times} the smallest change,"
-            f" {shares[0]} of the pictures mislead the biased half and {shares[1]} leave the signal"
-            " half's answer as it was",
-            "good",
-        )
-    return (
-        f"Read these pictures with care: with {push['factor']:g} times the smallest change, only"
-        f" {shares[0]} of them mislead the biased half, and {shares[1]} leave the signal half's"
-        " answer as it was",
-        "bad",
-    )
-
-
-def measures(numbers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """For each number its name, and what it is for the smallest move, a longer one, and a swap."""
-    names = {
-        "flips": "biased half says another class than before",
-        "to_target": "biased half says the class aimed at",
-        "stays": "signal half says the same as before",
-        "separated": "both: biased half says another, signal half the same",
-    }
-    push = numbers["push"] or {}
-    parts = [push, push.get("far") or {}, numbers["swap"] or {}]
-
-    def said(part: Mapping[str, Any], key: str) -> str:
-        found = measure(part, key)
-        return f"{percent(found.value)} ({interval(found)})" if part else percent(None)
-
-    rows = [(name, [said(part, key) for part in parts]) for key, name in names.items()]
-    return [
-        *rows,
-        ("mean change of a pixel", [percent(part.get("change"), 1) for part in parts]),
-        ("pictures judged", [count(part.get("n", 0)) for part in parts]),
-    ]
-
-
-def table(key: str, grid: Grid) -> Table:
-    """A grid with its pictures encoded."""
-    rows = []
-    for name, images, captions, failed in zip(
-        grid.rows, grid.images, grid.captions, grid.failed.tolist(), strict=True
-    ):
-        made = _tiles(key, images, captions)
-        rows.append(Row(name, list(zip(made, failed, strict=True))))
-    return Table(grid.columns, rows)
 
 
 def image_files(pictures: BiasPictures) -> dict[str, bytes]:
@@ -200,16 +118,6 @@ def image_files(pictures: BiasPictures) -> dict[str, bytes]:
     return files
 
 
-def coloured(values: Tensor) -> Tensor:
-    """Maps [n, h, w] as pictures uint8 [n, 3, h, w]: white is 0, dark the largest value of all."""
-    scale = torch.tensor(_HEAT, dtype=torch.float32)
-    place = values / max(_top(values), 1e-12) * (len(_HEAT) - 1)
-    low = place.long().clamp(max=len(_HEAT) - 2)
-    share = (place - low)[..., None]
-    painted = scale[low] * (1 - share) + scale[low + 1] * share
-    return painted.round().to(torch.uint8).movedim(-1, 1)
-
-
 def histograms(pictures: BiasPictures) -> list[tuple[str, str]]:
     """Of all classes, and of each: title, and the figure as a data address."""
     counts, classes = pictures.histogram
@@ -224,7 +132,11 @@ def _bars(counts: Tensor) -> Any:
         axes.set(xlim=(0, 1), xlabel="probability of the label")
         # a handful of exceptions must be visible beside thousands
         axes.set_yscale("symlog", linthresh=1)
-        axes.set_ylim(0, max(10, 2 * int(counts.max())))
+        top = max(10, 2 * int(counts.max()))
+        ticks = [0, *(10**k for k in range(len(str(top))))]
+        axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_ylim(0, top)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         axes.grid(axis="y")
 
@@ -244,22 +156,16 @@ def _gallery_sheet(gallery: Gallery) -> bytes:
 def _picture(gallery: Gallery) -> Picture:
     pairs = zip(gallery.captions, gallery.p.tolist(), strict=True)
     return Picture(
-        gallery.images, [f"{text} · p {percent(p, 1)}" for text, p in pairs], list(gallery.marks)
+        gallery.images,
+        [f"{text}, p\u00a0{percent(p, 1)}" for text, p in pairs],
+        list(gallery.marks),
     )
 
 
 def _map_tiles(maps: Maps) -> list[Tile]:
     rows = zip(maps.titles, maps.counts, strict=True)
     said = tuple(f"bias of {title} · {n} picture{'s' * (n > 1)}" for title, n in rows)
-    return _tiles("maps", coloured(maps.values), said)
-
-
-def _tiles(key: str, images: Tensor, captions: tuple[str, ...]) -> list[Tile]:
-    return tiles(key, Picture(images, list(captions), [None] * len(captions)))
-
-
-def _top(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0
+    return plain_tiles("maps", coloured(maps.values), said)
 
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:

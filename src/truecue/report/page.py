@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report import facts, figures, steps, tables, view, words
+from truecue.report.bias import shortcut
 from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from truecue.audit.bias import BiasPictures
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANEL, GAP = 330, 26
@@ -41,14 +44,20 @@ class Training(NamedTuple):
     stages: list[tuple[str, ...]]
 
 
-def render(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> str:
+def render(
+    report: Mapping[str, Any],
+    pictures: Mapping[str, Picture],
+    bias: BiasPictures | None = None,
+) -> str:
     """The whole page as HTML.
 
     Args:
         report: plain values, as read from JSON.
         pictures: images by kind.
+        bias: pictures of the bias that a model learned.
     """
-    return environment().get_template("report.html.j2").render(**context(report, pictures))
+    template = environment().get_template("report.html.j2")
+    return template.render(**context(report, pictures), shortcut=shortcut(bias))
 
 
 def environment() -> Environment:
