@@ -57,15 +57,14 @@ def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
     shares, times = (percent(flips.value), percent(stays.value)), as_words(push["factor"])
     if flips.value >= CLEAR and stays.value >= KEPT:
         return (
-            f"The bias can be changed by itself: with {times} the smallest change,"
-            f" {shares[0]} of the pictures mislead the biased half and {shares[1]} leave the signal"
-            " half's answer as it was",
+            f"The bias can be changed by itself: with {times} the smallest change, {shares[0]} of"
+            f" the pictures mislead the biased half and {shares[1]} leave the signal half's answer"
+            " as it was",
             "good",
         )
     return (
-        f"Read these pictures with care: with {push['factor']:g} times the smallest change, only"
-        f" {shares[0]} of them mislead the biased half, and {shares[1]} leave the signal half's"
-        " answer as it was",
+        f"Read these pictures with care: with {times} the smallest change, {shares[0]} of them"
+        f" mislead the biased half and {shares[1]} leave the signal half's answer as it was",
         "bad",
     )
 
