@@ -79,7 +79,7 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
     tables |= {"push": pushed} if (pushed := push_table(pictures)) else {}
     sheets = zip(("lowest", "highest"), pictures.gallery, strict=True)
     return environment().get_template("bias.html.j2").render(
-        about=numbers["about"],
+        data=numbers["about"].get("data"),
         created=facts.moment(numbers["about"].get("created")),
         facts=_facts(numbers["about"]),
         headline=headline(numbers),
