@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from truecue.api import Trained as Trained
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
+    from truecue.audit.bias import BiasPictures as BiasPictures
+    from truecue.audit.bias import bias_pictures as bias_pictures
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from truecue.nets.vae import build_vae as build_vae
     from truecue.nets.vae import load_vae as load_vae
     from truecue.nets.vae import save_vae as save_vae
+    from truecue.report.bias_page import write_bias_page as write_bias_page
 
 __version__ = _version("truecue")
 
@@ -87,6 +90,7 @@ _HOMES = {
     "Attribute": "data.sets",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
+    "BiasPictures": "audit.bias",
     "BiasedMNIST": "data.suites.biased_mnist",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
@@ -128,6 +132,7 @@ _HOMES = {
     "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
     "Waterbirds": "data.suites.waterbirds",
+    "bias_pictures": "audit.bias",
     "build": "nets.build",
     "build_vae": "nets.vae",
     "load_vae": "nets.vae",
@@ -136,6 +141,7 @@ _HOMES = {
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
     "train": "api",
+    "write_bias_page": "report.bias_page",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

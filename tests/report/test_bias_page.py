@@ -90,7 +90,7 @@ def test_rows_and_columns_are_named(folder: Path, shown: BiasPictures) -> None:
         "painted <b>",
     ):
         assert part in page.text.replace("\u00a0", " "), part
-    assert "framed" not in page.text
+    assert "framed: the biased half" not in page.text
 
 
 def test_pictures_that_failed_are_framed_and_explained(tmp_path: Path) -> None:
