@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def write_bias_page(
-    pictures: BiasPictures, out: Path, about: Mapping[str, Any] | None = None
+    pictures: BiasPictures, out: Path | str, about: Mapping[str, Any] | None = None
 ) -> Path:
     """Write `index.html`, `bias.json` and an image file of each picture into a folder.
 
@@ -54,6 +54,7 @@ def write_bias_page(
     Raises:
         StorageError: a file could not be written.
     """
+    out = Path(out)
     files = image_files(pictures)
     numbers = finite({"about": dict(about or {}), **pictures.to_dict(), "files": sorted(files)})
     twin = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
