@@ -23,8 +23,9 @@ PROBED = 500
 """Images that are pushed to another class's bias, for the numbers and the average maps."""
 FAR = 2.0
 """The smallest move only just crosses the boundary; times this, a picture shows it plainly."""
-LEAK = 0.1
-"""Slope below zero in the second try of those that DeepFool left on the way."""
+LEAK = 1.0
+"""Slope below zero in the second try. On coloured digits, 1 brought 38 of 71 images there that had
+stood still, by moves of 10.4 on average; 0.1 brought 19, by 12.0."""
 
 
 class Pushed(NamedTuple):
