@@ -25,7 +25,7 @@ FAR = 2.0
 """The smallest move only just crosses the boundary; times this, a picture shows it plainly."""
 LEAK = 1.0
 """Slope below zero in the second try. On coloured digits, 1 brought 38 of 71 images there that had
-stood still, by moves of 10.4 on average; 0.1 brought 19, by 12.0."""
+not arrived, by moves of 10.4 on average; 0.1 brought 19, by 12.0."""
 
 
 class Pushed(NamedTuple):
