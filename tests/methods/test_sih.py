@@ -459,7 +459,7 @@ class _Says(nn.Module):
     def __init__(self, y: torch.Tensor, share: float):
         super().__init__()
         wrong = torch.arange(len(y)) < round(share * len(y))
-        self.logits = nn.functional.one_hot(torch.where(wrong, 1 - y, y), 2).float()
+        self.logits = 50.0 * nn.functional.one_hot(torch.where(wrong, 1 - y, y), 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.logits[: len(x)]
@@ -473,7 +473,10 @@ def test_many_conflicting_images_are_warned_of(share: float, warns: bool) -> Non
     warn_if_many_conflict(vae, data.train, run)
     assert bool(run.warnings) == warns == (share > MANY)
     if warns:
-        assert "wrong about 25.0% of the training images" in run.warnings[0]
+        assert "at least 25.0% of the training images contradict" in run.warnings[0]
+    vae.biased.net.logits /= 1e9  # an undecided half: half of its probability is on other classes
+    warn_if_many_conflict(vae, data.train, run)
+    assert "50.0% of the training images" in run.warnings[-1]
 
 
 # --- behaviour ----------------------------------------------------------------------------------
@@ -482,6 +485,10 @@ def test_many_conflicting_images_are_warned_of(share: float, warns: bool) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_halves_part_and_the_signal_one_beats_plain_training(seed: int) -> None:
+    """Measured, seeds 0 and 1. Accuracy on conflicting images: plain training 0.18, 0.20; SiH 0.25,
+    0.30, its biased half 0.00, 0.02. AUC of p 1.000, 1.000. Of images drawn with another one's bias
+    latent the biased half names that one's class in 0.79 and 0.94 of the cases, and the signal half
+    keeps to its own in 0.86 and 0.76."""
     from sklearn.metrics import roc_auc_score
 
     data = Digits(train_size=2000).load(seed=seed)
@@ -500,18 +507,18 @@ def test_halves_part_and_the_signal_one_beats_plain_training(seed: int) -> None:
     train, vae = data.train, trained.kept["vae"]
     with torch.no_grad():
         p = vae.biased.net(train.images[:]).softmax(1).gather(1, train.y[:, None])[:, 0]
-        x = train.images[:200]
+        x = data.test.images[:400]
         at = vae.encode(x)
-        drawn = vae.image(at.z_s_mean, at.z_b_mean)
         swapped = vae.image(at.z_s_mean, at.z_b_mean.roll(1, 0))
+        drawn = (255 * swapped).round().to(torch.uint8)
+        said, says = (vae.biased.net(images).argmax(1) for images in (x, drawn))
+        stays = vae.signal.net(drawn).argmax(1) == vae.signal.net(x).argmax(1)
     aligned = train.attributes[data.bias].values == train.y
-    assert roc_auc_score(aligned, p) > 0.9
-    # with another image's bias latent the colour is that image's, the shape stays
-    colours = drawn.amax((2, 3))
-    changed, others = swapped.amax((2, 3)), colours.roll(1, 0)
-    apart = (colours - others).abs().sum(1) > 0.5
-    assert bool(((changed - others).abs().sum(1) < (changed - colours).abs().sum(1))[apart]
-                .float().mean() > 0.8)  # fmt: skip
+    assert roc_auc_score(aligned, p) > 0.98
+    # drawn with another image's bias latent, an image has that one's bias and its own signal
+    other = said.roll(1, 0)
+    assert float((says == other)[said != other].float().mean()) > 0.5
+    assert float(stays.float().mean()) > 0.7
 
 
 @pytest.mark.slow
