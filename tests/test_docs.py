@@ -161,6 +161,13 @@ def _values(of: type[Config]) -> dict[str, Any]:
     return {name: default for name, default, _ in _settings(of)}
 
 
+def _usual(plan: Plan) -> dict[str, Any]:
+    """The defaults of a plan's settings; of its schedule and stopping, those of their kinds."""
+    kinds = {"schedule": type(plan.schedule), "stop": plans.Patience}
+    parts = {f"{k}.{name}": d for k, kind in kinds.items() for name, d in _values(kind).items()}
+    return _values(Plan) | parts
+
+
 def _check_row(page: Path, name: str, default: Any) -> None:
     said, where = _defaults(page, name), page.relative_to(ROOT)
     assert said, f"{where} has no row for `{name}`"
@@ -170,11 +177,11 @@ def _check_row(page: Path, name: str, default: Any) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_method_page_has_every_setting_with_its_default(name: str) -> None:
-    page, usual = DOCS / "methods" / f"{name}.md", _values(Plan)
-    method = METHODS[name]()
+    page, method = DOCS / "methods" / f"{name}.md", METHODS[name]()
+    usual = {plan: _usual(value) for plan, value in method.plans().items()}
     for setting, default in _values(METHODS[name]).items():
         plan, _, part = setting.partition(".")
-        if plan not in method.plans() or default != usual[part] or _defaults(page, setting):
+        if plan not in method.plans() or default != usual[plan][part] or _defaults(page, setting):
             _check_row(page, setting, default)
     for plan in method.plans():
         assert _defaults(page, f"{plan}.epochs"), f"{name} does not name its plan '{plan}'"

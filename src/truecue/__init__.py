@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from truecue.api import Trained as Trained
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
+    from truecue.audit.bias import BiasPictures as BiasPictures
+    from truecue.audit.bias import bias_pictures as bias_pictures
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -61,11 +63,17 @@ if TYPE_CHECKING:
     from truecue.methods.lc import LC as LC
     from truecue.methods.lff import LfF as LfF
     from truecue.methods.reweight import Reweight as Reweight
+    from truecue.methods.sih import SiH as SiH
     from truecue.methods.subsample import Subsample as Subsample
     from truecue.nets.build import build as build
     from truecue.nets.classifier import Classifier as Classifier
     from truecue.nets.classifier import load_classifier as load_classifier
     from truecue.nets.classifier import save_classifier as save_classifier
+    from truecue.nets.vae import PairedVAE as PairedVAE
+    from truecue.nets.vae import build_vae as build_vae
+    from truecue.nets.vae import load_vae as load_vae
+    from truecue.nets.vae import save_vae as save_vae
+    from truecue.report.bias_page import write_bias_page as write_bias_page
 
 __version__ = _version("truecue")
 
@@ -82,6 +90,7 @@ _HOMES = {
     "Attribute": "data.sets",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
+    "BiasPictures": "audit.bias",
     "BiasedMNIST": "data.suites.biased_mnist",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
@@ -107,11 +116,13 @@ _HOMES = {
     "Learner": "engine.learner",
     "LfF": "methods.lff",
     "Method": "methods.base",
+    "PairedVAE": "nets.vae",
     "Plan": "engine.plan",
     "Planted": "data.suites.planted",
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",
+    "SiH": "methods.sih",
     "Splits": "data.sets",
     "Step": "engine.learner",
     "Subsample": "methods.subsample",
@@ -121,11 +132,16 @@ _HOMES = {
     "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
     "Waterbirds": "data.suites.waterbirds",
+    "bias_pictures": "audit.bias",
     "build": "nets.build",
+    "build_vae": "nets.vae",
+    "load_vae": "nets.vae",
+    "save_vae": "nets.vae",
     "evaluate": "api",
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
     "train": "api",
+    "write_bias_page": "report.bias_page",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

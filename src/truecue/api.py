@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from truecue.audit.bias import bias_pictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.judge import aligned_mask
@@ -21,11 +22,13 @@ from truecue.methods.base import Method, method_name
 from truecue.methods.erm import ERM
 from truecue.nets.classifier import Classifier, save_classifier
 from truecue.nets.pretrained import Pretrained
+from truecue.nets.vae import PairedVAE, save_vae
 from truecue.report import parts
+from truecue.report.bias_page import write_bias_page
 from truecue.report.report import write_report
 from truecue.report.show import example_pictures, suspects
 
-__all__ = ["Trained", "evaluate", "train"]
+__all__ = ["Trained", "digest", "evaluate", "train"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Trained:
     """What `report.json` holds."""
     others: Mapping[str, Classifier] = field(default_factory=dict)
     """The baseline and the branches, by name."""
+    kept: Mapping[str, PairedVAE] = field(default_factory=dict)
+    """What else the method made, by name: SiH's `vae`, of which pictures of the bias are made."""
 
 
 def train(
@@ -102,7 +107,7 @@ def train(
             "pretrained": pretrained and pretrained.to_dict() | {"digest": pretrained.digest(root)},
             "baseline": baseline,
             "precision": device.precision,
-            "images": _digest(data),
+            "images": digest(data),
         }
         runs = (method_name(method), "erm", REFERENCE)
         claim(folder, asked, {"versions": parts.versions()}, runs=runs, fresh=fresh)
@@ -151,14 +156,26 @@ def train(
     report |= {"suspects": found} if found else {}
     pictures |= {"suspects": sheet} if sheet else {}
     nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
+    shown = {key: bias_pictures(vae, data, seed=seed, device=device)
+             for key, vae in run.kept.items()}  # fmt: skip
+    for made in shown.values():
+        report |= {"bias": made.summary()}
+    kept = {key: vae.cpu().eval() for key, vae in run.kept.items()}
     if folder is not None and device.first:
+        extra = {
+            "classes": list(data.train.classes), "seed": seed, "data": facts.get("data")
+        }  # fmt: skip
         for key, value in nets.items():
             path = folder / ("model.safetensors" if key == name else f"{key}.safetensors")
-            extra = {"classes": list(data.train.classes), "method": key, "seed": seed}
-            save_classifier(value, path, extra | {"data": facts.get("data")})
-        write_report(report, pictures, folder)
+            save_classifier(value, path, extra | {"method": key})
+        for key, vae in kept.items():
+            save_vae(vae, folder / f"{name}-{key}.safetensors", extra | {"method": name})
+            about = {"data": facts.get("data"), "model": name}
+            about |= parts.circumstances(device, seed, facts)
+            write_bias_page(shown[key], folder / "bias", about)
+        write_report(report, pictures, folder, bias=next(iter(shown.values()), None))
     device.barrier()
-    return Trained(nets.pop(name), report, nets)
+    return Trained(nets.pop(name), report, nets, kept)
 
 
 def evaluate(
@@ -221,7 +238,7 @@ def evaluate(
     }
 
 
-def _digest(data: Splits) -> str:
+def digest(data: Splits) -> str:
     """A short text that tells these splits from others: all labels, and some of the images."""
     digest = hashlib.blake2b(digest_size=8)
     for name, part in data.parts().items():

@@ -115,6 +115,66 @@ def test_the_first_value_is_always_kept() -> None:
     assert not watched.observe(float("inf"), 3, Plan())
 
 
+def told(plan: Plan, values: list[float]) -> list[tuple[float, int, bool]]:
+    """Rate, epochs waited and whether training stops, after each value."""
+    watched, story = Watched(), []
+    for epoch, value in enumerate(values, start=1):
+        watched.observe(value, epoch, plan)
+        story.append((round(watched.factor, 9), watched.waited, watched.stops(plan)))
+    return story
+
+
+def patient(epochs: int, plateau: int, *, threshold: float | None = None) -> Plan:
+    return Plan(
+        stop=Patience(epochs=epochs, least=1e-5),
+        schedule=Plateau(patience=plateau, threshold=threshold),
+        select="val_loss",
+    )
+
+
+@pytest.mark.parametrize("threshold", [None, 1e-5])
+def test_stopping_and_a_plateau_as_the_code_of_sih_has_them(threshold: float | None) -> None:
+    story = told(patient(2, 0, threshold=threshold), [5, 4, 4.1, 3.9, 3.95, 3.96])
+    assert [rate for rate, _, _ in story] == [1, 1, 0.1, 0.1, 0.01, 0.001]
+    assert [waited for _, waited, _ in story] == [0, 0, 1, 0, 1, 2]
+    assert [stops for _, _, stops in story] == [False] * 5 + [True]
+
+    story = told(patient(20, 9, threshold=threshold), [5, *[5.1] * 9, 4.9, *[5.0] * 20])
+    rates, stops = [rate for rate, _, _ in story], [stops for _, _, stops in story]
+    assert rates == [1] * 20 + [0.1] * 10 + [0.01]  # at epochs 20 and 30, counted from 0
+    assert stops == [False] * 30 + [True]
+
+
+def test_a_plateau_may_count_improvements_by_a_rule_of_its_own() -> None:
+    """An absolute rule for stopping and a relative one for the rate, which can disagree."""
+    values = [1.0, 0.999995, 0.99999]
+    apart, together = (told(patient(2, 0, threshold=t), values) for t in (1e-5, None))
+    assert apart == [(1, 0, False), (0.1, 1, False), (0.01, 0, False)]
+    assert together == [(1, 0, False), (0.1, 1, False), (0.1, 0, False)]
+    loose = Plan(stop=Patience(epochs=2), schedule=Plateau(patience=0), select="val_loss")
+    assert told(loose, values) == [(1, 0, False)] * 3
+
+
+def test_last_weights_where_training_was_not_stopped() -> None:
+    """Smaller is better, and the watched value goes the wrong way: the first epoch is the best."""
+
+    def trained(stop: Patience, epochs: int) -> tuple[dict[str, float], Toy]:
+        learner, values = seeded(Toy), iter(range(9))
+        plan = Plan(epochs=epochs, batch_size=16, stop=stop, select="val_loss")
+        return loop.train(learner, stage(plan, watch=lambda: float(next(values)))), learner
+
+    def weights(stop: Patience, epochs: int) -> list[float]:
+        return trained(stop, epochs)[1].net.linear.weight.flatten().tolist()
+
+    best, last = Patience(epochs=2), Patience(epochs=2, last_unless_stopped=True)
+    first, second = (weights(last, epochs) for epochs in (1, 2))
+    assert first != second
+    assert weights(best, 2) == first
+    assert weights(best, 5) == weights(last, 5) == first, "stopped: the best ones are kept"
+    assert [trained(stop, 2)[0]["best_epoch"] for stop in (best, last)] == [1, 2]
+    assert trained(last, 5)[0]["best_epoch"] == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [

@@ -25,7 +25,7 @@ from truecue.engine.learner import SampleState
 from truecue.engine.plan import SGD, Adam, Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError, Diverged, StorageError
-from truecue.methods import LC, DeNetDM, DisEnt
+from truecue.methods import LC, DeNetDM, DisEnt, SiH
 from truecue.methods.erm import ERM
 from truecue.nets.classifier import load_classifier
 from truecue.testing import small_gratings
@@ -105,8 +105,9 @@ def test_a_sample_that_both_processes_hold_counts_once(tmp_path: Path) -> None:
         DeNetDM(plan=PLAN, experts=PLAN),
         DisEnt(plan=PLAN, swap_from=0.5),
         LC(plan=PLAN),
+        SiH().override({"plan.epochs": 2, "plan.batch_size": 16}),
     ],
-    ids=["erm", "denetdm", "disent", "lc"],
+    ids=["erm", "denetdm", "disent", "lc", "sih"],
 )
 def test_methods_train_and_are_measured_as_by_one_process(method, tmp_path: Path) -> None:
     data = small_gratings()

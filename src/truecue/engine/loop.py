@@ -41,20 +41,36 @@ class Watched:
     """Epochs since the best one or the last fall of the learning rate, for a plateau schedule."""
     factor: float = 1.0
     """What a plateau schedule has multiplied the learning rate by."""
+    lowest: float = math.inf
+    """The best value by a plateau schedule's own threshold, where it has one."""
 
     def observe(self, value: float, epoch: int, plan: Plan) -> bool:
         """Take in the value after an epoch; whether it is the best so far. The first always is."""
-        if value < self.best or not self.best_epoch:
-            self.best, self.best_epoch, self.waited, self.flat = value, epoch, 0, 0
-            return True
-        self.waited, self.flat = self.waited + 1, self.flat + 1
-        if isinstance(plan.schedule, Plateau) and self.flat > plan.schedule.patience:
-            self.factor, self.flat = self.factor * plan.schedule.factor, 0
-        return False
+        first, least = not self.best_epoch, plan.stop.least if plan.stop else 0.0
+        better = first or (value <= self.best - least if least else value < self.best)
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.best, self.best_epoch = value, epoch
+        if isinstance(plan.schedule, Plateau):
+            self._lower(value, better, first, plan.schedule)
+        return better
+
+    def _lower(self, value: float, better: bool, first: bool, schedule: Plateau) -> None:
+        falls = better
+        if schedule.threshold is not None:
+            falls = first or value < self.lowest * (1 - schedule.threshold)
+            self.lowest = value if falls else self.lowest
+        self.flat = 0 if falls else self.flat + 1
+        if self.flat > schedule.patience:
+            self.factor, self.flat = self.factor * schedule.factor, 0
 
     def stops(self, plan: Plan) -> bool:
         """Whether training ends here."""
         return plan.stop is not None and self.waited >= plan.stop.epochs
+
+    def keeps_best(self, plan: Plan) -> bool:
+        """Whether the best weights are kept and not the last ones."""
+        return plan.stop is None or not plan.stop.last_unless_stopped or self.stops(plan)
 
 
 @dataclass(frozen=True)
@@ -155,18 +171,19 @@ class _Loop:
         if self.average is not None:
             self.average.write()
         stage.device.share_buffers(learner)
-        if self.best is not None:
+        if self.best is not None and self.watched.keeps_best(plan):
             learner.load_state_dict(self.best)
 
     def figures(self, samples: float) -> dict[str, float]:
         per_epoch = self.stage.source.per_epoch
         rate = self.step * samples / self.seconds if self.seconds else 0.0
+        best = self.best is not None and self.watched.keeps_best(self.plan)
         return {
             "epochs": self.step // per_epoch,
             "steps": self.step,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(rate, 1),
-            "best_epoch": self.watched.best_epoch if self.best else self.step // per_epoch,
+            "best_epoch": self.watched.best_epoch if best else self.step // per_epoch,
         }
 
     def _after_epoch(self, epoch: int) -> None:

@@ -120,6 +120,9 @@ class Plateau(Config):
     """What the rate is multiplied by."""
     patience: NonNegativeInt = 5
     """Epochs without improvement that are tolerated."""
+    threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the best value by which an improvement must lower it to count here; None: what
+    counts for stopping counts here, too."""
 
 
 Schedule = Annotated[Constant | Cosine | Steps | Plateau, Field(discriminator="kind")]
@@ -130,6 +133,10 @@ class Patience(Config):
 
     epochs: PositiveInt = 10
     """Epochs without improvement after which training stops."""
+    least: NonNegativeFloat = 0.0
+    """What the value must fall by, at least, to count as improved; 0: any fall counts."""
+    last_unless_stopped: bool = False
+    """Keep the last weights, not the best, where training ran through all its epochs."""
 
 
 class Plan(Config):

@@ -30,6 +30,7 @@ from truecue.errors import ConfigError, DataError, RunMismatch
 from truecue.nets.build import build, default_arch
 from truecue.nets.classifier import Classifier
 from truecue.nets.pretrained import LastLayer
+from truecue.nets.vae import PairedVAE
 from truecue.seeds import derive
 
 L = TypeVar("L", bound=Learner)
@@ -67,6 +68,8 @@ class Run:
     quiet: bool = True
     branches: dict[str, Branch] = field(default_factory=dict)
     """Filled by `publish`."""
+    kept: dict[str, PairedVAE] = field(default_factory=dict)
+    """Filled by `keep`."""
     warnings: list[str] = field(default_factory=list)
     """Filled by `warn`."""
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -208,6 +211,10 @@ class Run:
     def publish(self, name: str, net: Classifier, role: str = "") -> None:
         """Offer a classifier beside the result: it is measured, shown and saved."""
         self.branches[name] = Branch(net, role)
+
+    def keep(self, name: str, vae: PairedVAE) -> None:
+        """Have a network that is not a classifier saved beside the result, for pictures."""
+        self.kept[name] = vae
 
     def warn(self, sentence: str) -> None:
         """Tell the reader of the report something that matters."""

@@ -16,6 +16,7 @@ from truecue.methods.jtt import JTT
 from truecue.methods.lc import LC
 from truecue.methods.lff import LfF
 from truecue.methods.reweight import Reweight
+from truecue.methods.sih import SiH
 from truecue.methods.subsample import Subsample
 
 METHODS: dict[str, type[Method]] = {
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "lc": LC,
     "lff": LfF,
     "reweight": Reweight,
+    "sih": SiH,
     "subsample": Subsample,
 }
 """The package's methods by name; others enter through the entry-point group `truecue.methods`."""
@@ -63,6 +65,7 @@ __all__ = [
     "LfF",
     "Method",
     "Reweight",
+    "SiH",
     "Subsample",
     "Uses",
     "method_named",

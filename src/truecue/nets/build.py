@@ -12,6 +12,7 @@ from torch import nn
 from truecue.config import parse_assignments, suggest
 from truecue.errors import ConfigError, MissingExtra
 from truecue.nets.classifier import Classifier
+from truecue.nets.latent import Latent, LatentConv, LatentMLP, LatentResNet
 from truecue.nets.resnet import ResNet
 from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv3, Pair, Projected
 
@@ -27,7 +28,7 @@ _RGB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _MLP = re.compile(r"mlp-(\d+)(?:x(\d+))?(-leaky)?")
 
 
-Encoder = MLP | Conv3 | CNN3 | CNN4 | CifarResNet | ResNet | Projected
+Encoder = MLP | Conv3 | CNN3 | CNN4 | CifarResNet | ResNet | Projected | Latent
 
 
 LEAK = 0.1
@@ -69,6 +70,21 @@ _OURS = {
         "ResNet-18 and a linear layer to 64 features",
         lambda c, _: Projected(ResNet(c, 18), 512, 64),
         "cifar",
+        1,
+    ),
+    "vae-mlp": _Arch(
+        "2 linear layers of 100, a latent of 100 numbers; half of SiH's VAE", LatentMLP, "unit", 1
+    ),
+    "vae-resnet": _Arch(
+        "ResNet-18 at 32 px, a latent of 512 numbers; half of SiH's VAE",
+        lambda c, _: LatentResNet(c),
+        "cifar",
+        1,
+    ),
+    "vae-conv64": _Arch(
+        "4 or 5 convolutions at 64 or 128 px, a latent of 256 numbers; half of SiH's VAE",
+        LatentConv,
+        "half",
         1,
     ),
 }

@@ -116,11 +116,25 @@ def save_classifier(net: Classifier, path: Path, extra: Mapping[str, Any] | None
     Raises:
         StorageError: a file could not be written.
     """
-    weights, card = _places(Path(path))
+    weights, _ = _places(Path(path))
     spec = net.spec if extra is None else {**net.spec, "extra": dict(extra)}
-    state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    write_model(net, spec, weights)
+
+
+def write_model(module: nn.Module, spec: Mapping[str, Any], weights: Path) -> None:
+    """Write a module's weights and, beside them, its card.
+
+    Args:
+        module: its parameters and buffers are written.
+        spec: the card's entries, plain values.
+        weights: name of the `.safetensors` file; the card's ends in `.json`.
+
+    Raises:
+        StorageError: a file could not be written.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     text = json.dumps({"format": _FORMAT, **spec}, indent=2) + "\n"
-    with atomic(weights) as new_weights, atomic(card) as new_card:
+    with atomic(weights) as new_weights, atomic(weights.with_suffix(".json")) as new_card:
         new_weights.write_bytes(to_safetensors(state))
         new_card.write_text(text, encoding="utf-8")
 
@@ -144,12 +158,17 @@ def load_classifier(path: Path) -> Classifier:
     state = read_weights(weights)
     try:
         with torch.random.fork_rng(devices=[]):
-            net = build(**{name: spec[name] for name in _BUILT_FROM})
+            net = build(**built_from(spec))
     except (ConfigError, TypeError) as error:
         raise DataError(f"{card}: {error}") from None
     fit_weights(net, state, f"{weights}, which {card.name} calls {spec['arch']},")
     net.spec = {name: value for name, value in spec.items() if name != "format"}
     return net.eval()
+
+
+def built_from(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a card that `build` takes, by the names of its arguments."""
+    return {name: spec[name] for name in _BUILT_FROM}
 
 
 def read_card(card: Path) -> dict[str, Any]:

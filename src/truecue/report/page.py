@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report import facts, figures, steps, tables, view, words
+from truecue.report.bias import shortcut
 from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from truecue.audit.bias import BiasPictures
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANEL, GAP = 330, 26
@@ -38,16 +44,27 @@ class Training(NamedTuple):
     stages: list[tuple[str, ...]]
 
 
-def render(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> str:
+def render(
+    report: Mapping[str, Any],
+    pictures: Mapping[str, Picture],
+    bias: BiasPictures | None = None,
+) -> str:
     """The whole page as HTML.
 
     Args:
         report: plain values, as read from JSON.
         pictures: images by kind.
+        bias: pictures of the bias that a model learned.
     """
+    template = environment().get_template("report.html.j2")
+    return template.render(**context(report, pictures), shortcut=shortcut(bias))
+
+
+def environment() -> Environment:
+    """How templates are filled in: whatever a value holds, it is text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    jinja = Environment(
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -55,7 +72,6 @@ def render(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return jinja.get_template("report.html.j2").render(**context(report, pictures))
 
 
 def context(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> dict[str, Any]:

@@ -6,14 +6,23 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from truecue.atomic import write_text
 from truecue.report.page import render
 from truecue.report.pictures import Picture
 
+if TYPE_CHECKING:
+    from truecue.audit.bias import BiasPictures
 
-def write_report(report: dict[str, Any], pictures: Mapping[str, Picture], out: Path) -> Path:
+
+def write_report(
+    report: dict[str, Any],
+    pictures: Mapping[str, Picture],
+    out: Path,
+    *,
+    bias: BiasPictures | None = None,
+) -> Path:
     """Write `report.json` and `report.html` into a folder.
 
     Both are made in full before either is written, and each replaces the file of its name at
@@ -25,6 +34,8 @@ def write_report(report: dict[str, Any], pictures: Mapping[str, Picture], out: P
         pictures: images to show, by kind: `examples`, `examples_aligned`,
             `examples_conflicting`, `before_wrong`, `suspects`. Any may be absent.
         out: the folder; made if it does not exist.
+        bias: pictures of the bias that a model learned; the page shows the main ones and says that
+            all of them are in `bias/index.html` beside it.
 
     Returns:
         The path of the page. It opens in any browser, without a network, and loads nothing.
@@ -36,9 +47,9 @@ def write_report(report: dict[str, Any], pictures: Mapping[str, Picture], out: P
     plain = finite(report)
     twin = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     # the page is made from what the JSON file holds, so that the two cannot tell different stories
-    page = render(json.loads(twin), pictures)
-    write_text(out / "report.json", _sound(twin))
-    write_text(out / "report.html", _sound(page))
+    page = render(json.loads(twin), pictures, bias)
+    write_text(out / "report.json", sound(twin))
+    write_text(out / "report.html", sound(page))
     return out / "report.html"
 
 
@@ -53,6 +64,6 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _sound(text: str) -> str:
+def sound(text: str) -> str:
     """Without lone surrogates: a file's name that is not UTF-8 must not cost the report."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -24,6 +24,20 @@ def svg(
     top: float = 0.1,
 ) -> str:
     """A figure of this many inches, with margins for labels, as a data address."""
+    text = svg_file(width, height, draw, left, bottom, right, top)
+    return f"data:image/svg+xml;base64,{base64.b64encode(text).decode()}"
+
+
+def svg_file(
+    width: float,
+    height: float,
+    draw: Callable[[Axes], None],
+    left: float = 0.6,
+    bottom: float = 0.45,
+    right: float = 0.15,
+    top: float = 0.1,
+) -> bytes:
+    """A figure of this many inches, with margins for labels, as the content of a file."""
     from matplotlib.figure import Figure
 
     with _plain_style():
@@ -35,8 +49,7 @@ def svg(
         # without dates and versions, the same numbers give the same bytes
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(file, format="svg", metadata=nothing)
-    text = file.getvalue().replace("'DejaVu Sans'", _FONTS)
-    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
+    return file.getvalue().replace("'DejaVu Sans'", _FONTS).encode()
 
 
 @contextmanager

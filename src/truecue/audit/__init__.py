@@ -1,0 +1,1 @@
+"""Looking into trained models: what they go by, shown as pictures and numbers."""

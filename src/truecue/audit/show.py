@@ -1,0 +1,280 @@
+"""Pictures of a learned bias, as plain data: images with what is written beside them.
+
+"Signal is Harder" (arXiv 2305.19671): grids of the released code, and some beyond it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from truecue.audit.deepfool import Moved, deepfool
+from truecue.audit.halves import Change, Seen, as_bytes, decode, turns
+from truecue.data.sets import ImageSet
+from truecue.engine.device import Device
+from truecue.nets.vae import PairedVAE
+from truecue.seeds import derive
+
+COLUMNS = 5
+"""Images in a grid."""
+STRIPS = 3
+"""Images that are shown with every class's bias."""
+MOST_CLASSES = 12
+"""Classes whose bias is shown in a strip; of more, the first ones that are asked for."""
+SHEET = 24
+"""Images at either end of the gallery."""
+BINS = 20
+
+
+class Grid(NamedTuple):
+    """Pictures in rows and columns."""
+
+    images: Tensor
+    """uint8 [rows, columns, c, h, w]."""
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    captions: tuple[tuple[str, ...], ...]
+    """What is written below each picture, row by row; may be empty."""
+    failed: Tensor
+    """bool [rows, columns], pictures in which the biased half does not say what it was meant to."""
+
+
+class Maps(NamedTuple):
+    """Where pictures changed."""
+
+    values: Tensor
+    """float [m, h, w], mean absolute change of a pixel, in [0, 1]."""
+    titles: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Pictures that each map is the mean of."""
+
+
+class Gallery(NamedTuple):
+    """Training images by how likely the biased half thinks their label."""
+
+    images: Tensor
+    """uint8 [m, c, h, w]."""
+    ids: Tensor
+    """int64 [m], positions among the training images."""
+    p: Tensor
+    """float [m], the biased half's probability of the label."""
+    captions: tuple[str, ...]
+    marks: tuple[str | None, ...]
+    """"aligned" or "conflicting" where bias labels tell."""
+
+
+class Histogram(NamedTuple):
+    """How the biased half's probability of the label is spread, class by class."""
+
+    counts: Tensor
+    """int64 [k, bins], images with p in [b / bins, (b + 1) / bins); the last bin holds 1 too."""
+    classes: tuple[str, ...]
+
+
+def as_words(factor: float) -> str:
+    """How many times, in words."""
+    return "twice" if factor == 2 else f"{factor:g} times"
+
+
+def targets_for(y: Tensor, n_classes: int, seed: int) -> Tensor:
+    """For each label another class, each with the same chance: int64 [n]."""
+    rng = torch.Generator().manual_seed(derive(seed, "bias pictures", "targets"))
+    return (y + torch.randint(1, n_classes, y.shape, generator=rng)) % n_classes
+
+
+def push(
+    vae: PairedVAE, z_b: Tensor, target: Tensor, device: Device, *, steps: int, leak: float
+) -> Moved:
+    """Move bias latents [n, d] until the biased half says the targets; see `deepfool`."""
+    where = device.device
+    moved = deepfool(vae.logits_b, z_b.to(where), target.to(where), steps=steps, leak=leak)
+    return Moved(*(part.cpu() for part in moved))
+
+
+def push_grid(
+    part: ImageSet, target: Tensor, reached: Tensor, changes: Mapping[float, Change]
+) -> Grid:
+    """Original, reconstruction, and reconstructions with the bias moved to another class.
+
+    Args:
+        part: the images, n.
+        target: int64 [n].
+        reached: bool [n], by the smallest move.
+        changes: of the same images, by how many times the smallest move was made.
+    """
+    names, n = part.classes, min(COLUMNS, len(part))
+    pairs = list(zip(part.y[:n].tolist(), target[:n].tolist(), strict=True))
+    rows = tuple(
+        "smallest change" if times == 1 else f"{as_words(times)} that change" for times in changes
+    )
+    first = next(iter(changes.values()))
+    failed = torch.zeros(2 + len(rows), n, dtype=torch.bool)
+    failed[2:] = ~reached[:n]
+    pictures = [change.after[:n] for change in changes.values()]
+    said = (_says(change.then, names, n) for change in changes.values())
+    return Grid(
+        torch.stack([_pixels(part, n), first.before[:n], *pictures]),
+        ("original", "reconstruction", *rows),
+        tuple(f"{names[y]} → bias of {names[t]}" for y, t in pairs),
+        (("",) * n, _says(first.first, names, n), *said),
+        failed,
+    )
+
+
+def strip(
+    vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, *, steps: int, leak: float,
+    factor: float,
+) -> Grid:  # fmt: skip
+    """Some images, each with the bias of every class.
+
+    Args:
+        vae: on the device, in evaluation mode.
+        part: the images; the first ones are shown.
+        seen: what both halves make of them.
+        device: where to compute.
+        steps: see `deepfool`.
+        leak: see `deepfool`.
+        factor: how many times the smallest move is made.
+    """
+    n, names = min(STRIPS, len(part)), part.classes[:MOST_CLASSES]
+    k = len(names)
+    z_s, z_b = (z[:n].repeat_interleave(k, 0) for z in (seen.z_s, seen.z_b))
+    moved = push(vae, z_b, torch.arange(k).repeat(n), device, steps=steps, leak=leak)
+    further = z_b + factor * (moved.z - z_b)
+    pushed = as_bytes(decode(vae, z_s, further, device)).unflatten(0, (n, k))
+    before = as_bytes(decode(vae, seen.z_s[:n], seen.z_b[:n], device))
+    nothing = torch.zeros(n, 2, dtype=torch.bool)
+    return Grid(
+        torch.cat([torch.stack([_pixels(part, n), before], 1), pushed], 1),
+        tuple(part.classes[y] for y in part.y[:n].tolist()),
+        ("original", "reconstruction", *(f"bias of {name}" for name in names)),
+        (("",) * (k + 2),) * n,
+        torch.cat([nothing, ~moved.reached.view(n, k)], 1),
+    )
+
+
+def donors(bias: Tensor, target: Tensor, seed: int) -> Tensor:
+    """For each target an image for which the biased half says that class: int64 [n]; -1: none."""
+    rng = torch.Generator().manual_seed(derive(seed, "bias pictures", "donors"))
+    found = torch.full_like(target, -1)
+    for t in target.unique().tolist():
+        pool, wanted = (bias == t).nonzero().squeeze(1), target == t
+        if len(pool):
+            drawn = torch.randint(len(pool), (int(wanted.sum()),), generator=rng)
+            found[wanted] = pool[drawn]
+    return found
+
+
+def swap_grid(part: ImageSet, target: Tensor, given: Tensor, change: Change, pushed: Grid) -> Grid:
+    """The same images with the whole bias latent of another image, below the smallest move.
+
+    Args:
+        part: the images, n.
+        target: int64 [n].
+        given: uint8 [n, c, h, w], the images that gave their bias latent.
+        change: the swap.
+        pushed: the grid of the smallest move, of the same images.
+    """
+    n = min(COLUMNS, len(part))
+    failed = torch.zeros(5, n, dtype=torch.bool)
+    failed[2], failed[4] = pushed.failed[2, :n], change.then.bias[:n] != target[:n]
+    return Grid(
+        torch.cat([pushed.images[:, :n], torch.stack([given[:n], change.after[:n]])]),
+        (*pushed.rows, "an image with that bias", "with its whole bias latent"),
+        pushed.columns[:n],
+        (*(row[:n] for row in pushed.captions), ("",) * n, _says(change.then, part.classes, n)),
+        failed,
+    )
+
+
+def pairs_grid(
+    vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, seed: int, n_pairs: int = 2
+) -> Grid:
+    """Pairs of images of different classes, drawn at random, that exchange their bias latents."""
+    rng = torch.Generator().manual_seed(derive(seed, "bias pictures", "pairs"))
+    order = torch.randperm(len(part), generator=rng)
+    ids: list[int] = []
+    for i in order.tolist():
+        if len(ids) == 2 * n_pairs:
+            break
+        if len(ids) % 2 == 0 or part.y[i] != part.y[ids[-1]]:
+            ids.append(i)
+    chosen = torch.tensor(ids[: len(ids) // 2 * 2])
+    other = chosen.view(-1, 2).flip(1).flatten()
+    made = [as_bytes(decode(vae, seen.z_s[chosen], seen.z_b[z], device)) for z in (chosen, other)]
+    shown, n = part.select(chosen), len(chosen)
+    letters = [f"{'AB'[k % 2]}{k // 2 + 1}" for k in range(n)]
+    return Grid(
+        torch.stack([_pixels(shown, n), *made], 1),
+        tuple(f"{a}: {part.classes[y]}" for a, y in zip(letters, shown.y.tolist(), strict=True)),
+        ("original", "reconstruction", "own signal, bias of the other"),
+        (("", "", ""),) * n,
+        torch.zeros(n, 3, dtype=torch.bool),
+    )
+
+
+def class_maps(heat: Tensor, target: Tensor, reached: Tensor, classes: tuple[str, ...]) -> Maps:
+    """Where pictures changed on the way to each class's bias, on average over those that got there.
+
+    Args:
+        heat: float [n, h, w].
+        target: int64 [n].
+        reached: bool [n].
+        classes: names; a class that no picture reached is left out.
+    """
+    values, titles, counts = [], [], []
+    for t, name in enumerate(classes):
+        own = reached & (target == t)
+        if bool(own.any()):
+            values.append(heat[own].mean(0))
+            titles.append(name)
+            counts.append(int(own.sum()))
+    shape = heat.shape[1:]
+    stacked = torch.stack(values) if values else torch.zeros(0, *shape)
+    return Maps(stacked, tuple(titles), tuple(counts))
+
+
+def galleries(part: ImageSet, seen: Seen, agree: Tensor | None) -> tuple[Gallery, Gallery]:
+    """The training images whose label the biased half thinks least, and most, likely.
+
+    Of the most likely ones, each class has the same number: there, one class often comes first.
+
+    Args:
+        part: the training images.
+        seen: what both halves make of them.
+        agree: int64 [n], 1 for aligned, 0 for conflicting, -1 not known; None without bias labels.
+    """
+    p = seen.p_bias.gather(1, part.y[:, None]).squeeze(1)
+    order, names = p.argsort(stable=True), {1: "aligned", 0: "conflicting", -1: None}
+
+    def sheet(ids: Tensor) -> Gallery:
+        captions = tuple(
+            f"labelled {part.classes[part.y[i]]}, biased half: {part.classes[seen.bias[i]]}"
+            for i in ids.tolist()
+        )
+        marks = tuple(None if agree is None else names[int(agree[i])] for i in ids.tolist())
+        return Gallery(part.images[ids], ids, p[ids], captions, marks)
+
+    n, sure = min(SHEET, len(part) // 2), order.flip(0)
+    return sheet(order[:n]), sheet(sure[turns(part.y[sure], len(part.classes))][:n])
+
+
+def histogram(part: ImageSet, seen: Seen) -> Histogram:
+    """How the biased half's probability of the label is spread, class by class."""
+    p = seen.p_bias.gather(1, part.y[:, None]).squeeze(1)
+    place = (p * BINS).long().clamp(max=BINS - 1) + BINS * part.y
+    counts = torch.bincount(place, minlength=BINS * len(part.classes))
+    return Histogram(counts.view(-1, BINS), part.classes)
+
+
+def _pixels(part: ImageSet, n: int) -> Tensor:
+    return part.images[torch.arange(n)]
+
+
+def _says(seen: Seen, names: tuple[str, ...], n: int) -> tuple[str, ...]:
+    """What both halves say of the pictures, seen again."""
+    pairs = zip(seen.bias[:n].tolist(), seen.signal[:n].tolist(), strict=True)
+    return tuple(f"biased {names[b]} · signal {names[s]}" for b, s in pairs)
