@@ -522,11 +522,12 @@ def test_halves_part_and_the_signal_one_beats_plain_training(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_misleading_cue_little_is_lost() -> None:
-    """Colours drawn at random: a biased half has nothing easy to follow."""
+def test_without_a_misleading_cue_it_loses_and_says_so() -> None:
+    """Colours drawn at random. Measured: plain training 0.87, SiH 0.66, its biased half 0.26."""
     data = Digits(train_size=2000, conflicting=0.9).load()
     method = SiH().override({"plan.batch_size": 64, "plan.epochs": 30})
     trained = api.train(method, data, device=Device("cpu"))
     models = trained.report["models"]
     sih, erm = (models[name]["test"]["unbiased"]["value"] for name in ("sih", "erm"))
-    assert sih > erm - 0.15
+    assert erm > sih > 0.5
+    assert any("Compare it with the baseline" in said for said in models["sih"]["warnings"])
