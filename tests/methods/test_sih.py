@@ -18,7 +18,6 @@ from truecue.data.sets import ImageSet
 from truecue.data.suites.digits import Digits
 from truecue.engine.device import Device
 from truecue.engine.judge import Judge
-from truecue.engine.plan import Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
 from truecue.methods.sih import MANY, Paired, SiH, warn_if_many_conflict
@@ -331,10 +330,17 @@ def test_validation_images_are_augmented_only_when_asked() -> None:
 
 def test_without_validation_images_it_says_what_to_do() -> None:
     data = replace(small_gratings(), val=None)
-    with pytest.raises(ConfigError, match=r"validation images.*data.val_share above 0.*'last'"):
+    with pytest.raises(
+        ConfigError, match=r"validation images.*data.val_share above 0.*'last' to train"
+    ):
         SiH().fit(data, run_for(data))
-    plain = Plan(epochs=1, batch_size=64)
-    assert isinstance(SiH(plan=plain).fit(data, run_for(data)), Classifier)
+    changes = {"plan.epochs": 3, "plan.select": "last", "plan.optimizer.lr": 1e-12}
+    run = run_for(data)
+    assert isinstance(SiH().override(changes | {"plan.stop.epochs": 1}).fit(data, run), Classifier)
+    assert run.stages["fit"]["epochs"] == 3, "nothing to stop by"
+    cosine = SiH().override(changes | {"plan.schedule.kind": "cosine"})
+    assert cosine._plan().schedule.kind == "cosine"
+    assert SiH()._plan() == SiH().plan
 
 
 def test_fewer_validation_images_than_a_batch() -> None:
