@@ -330,9 +330,7 @@ def test_validation_images_are_augmented_only_when_asked() -> None:
 
 def test_without_validation_images_it_says_what_to_do() -> None:
     data = replace(small_gratings(), val=None)
-    with pytest.raises(
-        ConfigError, match=r"data has none.*val_share above 0.*'last'"
-    ):
+    with pytest.raises(ConfigError, match=r"data has none.*val_share above 0.*'last'"):
         SiH().fit(data, run_for(data))
     changes = {"plan.epochs": 3, "plan.select": "last", "plan.optimizer.lr": 1e-12}
     run = run_for(data)
