@@ -18,7 +18,6 @@ from truecue.data.sets import ImageSet
 from truecue.data.suites.digits import Digits
 from truecue.engine.device import Device
 from truecue.engine.judge import Judge
-from truecue.engine.plan import Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
 from truecue.methods.sih import MANY, Paired, SiH, warn_if_many_conflict
@@ -331,10 +330,15 @@ def test_validation_images_are_augmented_only_when_asked() -> None:
 
 def test_without_validation_images_it_says_what_to_do() -> None:
     data = replace(small_gratings(), val=None)
-    with pytest.raises(ConfigError, match=r"validation images.*data.val_share above 0.*'last'"):
+    with pytest.raises(ConfigError, match=r"data has none.*val_share above 0.*'last'"):
         SiH().fit(data, run_for(data))
-    plain = Plan(epochs=1, batch_size=64)
-    assert isinstance(SiH(plan=plain).fit(data, run_for(data)), Classifier)
+    changes = {"plan.epochs": 3, "plan.select": "last", "plan.optimizer.lr": 1e-12}
+    run = run_for(data)
+    assert isinstance(SiH().override(changes | {"plan.stop.epochs": 1}).fit(data, run), Classifier)
+    assert run.stages["fit"]["epochs"] == 3, "nothing to stop by"
+    cosine = SiH().override(changes | {"plan.schedule.kind": "cosine"})
+    assert cosine._plan().schedule.kind == "cosine"
+    assert SiH()._plan() == SiH().plan
 
 
 def test_fewer_validation_images_than_a_batch() -> None:
@@ -522,11 +526,12 @@ def test_halves_part_and_the_signal_one_beats_plain_training(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_without_a_misleading_cue_little_is_lost() -> None:
-    """Colours drawn at random: a biased half has nothing easy to follow."""
+def test_without_a_misleading_cue_it_loses_and_says_so() -> None:
+    """Colours drawn at random. Measured: plain training 0.87, SiH 0.66, its biased half 0.26."""
     data = Digits(train_size=2000, conflicting=0.9).load()
     method = SiH().override({"plan.batch_size": 64, "plan.epochs": 30})
     trained = api.train(method, data, device=Device("cpu"))
     models = trained.report["models"]
     sih, erm = (models[name]["test"]["unbiased"]["value"] for name in ("sih", "erm"))
-    assert sih > erm - 0.15
+    assert erm > sih > 0.5
+    assert any("Compare it with the baseline" in said for said in models["sih"]["warnings"])

@@ -17,7 +17,7 @@ from truecue.data.augment import augment
 from truecue.data.loader import Batch
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.learner import Learner, Predict, Step
-from truecue.engine.plan import Adam, Patience, Plan, Plateau
+from truecue.engine.plan import Adam, Constant, Patience, Plan, Plateau
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
 from truecue.losses.classification import ce
@@ -131,7 +131,8 @@ class SiH(Method):
         stop=Patience(epochs=20, least=1e-5),
         select="val_loss",
     )
-    """How everything is trained. `val_loss` is the method's own loss."""
+    """How everything is trained. `val_loss` is the method's own loss; with `last`, stopping and a
+    plateau schedule are left out."""
     q: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Exponent of both weights; towards 0: two plain classifiers."""
     recon: ReconName | None = None
@@ -167,7 +168,7 @@ class SiH(Method):
             assert data.val is not None
             return self.val_loss(learner, data.val, run)
 
-        vae = run.train("fit", make, train, self.plan, watch=watch).vae
+        vae = run.train("fit", make, train, self._plan(), watch=watch).vae
         run.publish("biased", vae.biased.net, "biased")
         run.publish("debiased", vae.signal.net, "debiased")
         run.keep("vae", vae)
@@ -190,14 +191,22 @@ class SiH(Method):
         terms = learner.classified(signal, biased, val.y)
         return float((terms["signal"] + terms["biased"] + drawn).double().sum()) / n
 
+    def _plan(self) -> Plan:
+        """The plan; without what needs a value to watch, where nothing is watched."""
+        plan = self.plan
+        if plan.select != "last":
+            return plan
+        steady = Constant() if isinstance(plan.schedule, Plateau) else plan.schedule
+        return plan.model_copy(update={"stop": None, "schedule": steady})
+
     def _check_val(self, val: ImageSet | None) -> None:
         if self.plan.select != "val_loss":
             return
         if val is None:
             raise ConfigError(
                 "SiH lowers its learning rate and stops by its loss on validation images, and this"
-                " data has none; set data.val_share above 0 (the paper: 0.1), or train for a fixed"
-                " time: plan.select = 'last', plan.schedule.kind = 'constant', and no plan.stop"
+                " data has none; set data.val_share above 0 (the authors: 0.1), or plan.select ="
+                " 'last' to train for all of plan.epochs"
             )
         if self.val_full_batches and len(val) < self.plan.batch_size:
             raise ConfigError(
