@@ -117,7 +117,7 @@ def test_log_is_rewound_when_a_stage_goes_on(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.jsonl")
     log.add("before", 100, loss=1.0)
     rows = iter(range(100))
-    spec = {"monitor": lambda: [{"seen": next(rows)}], "folder": tmp_path, "log": log}
+    spec = {"monitor": lambda _: [{"seen": next(rows)}], "folder": tmp_path, "log": log}
     calls = []
 
     def stop(calls_so_far: int, loss):
