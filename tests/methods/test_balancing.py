@@ -141,3 +141,20 @@ def test_other_settings_train_too() -> None:
             method = Reweight(form=form, rule=rule)
             assert method.supervision() == Uses.TRAIN_ATTRIBUTES
             fit(method, small_gratings())
+
+
+def test_weighted_loss_of_the_published_errors() -> None:
+    """Four losses, two of them errors that count ten times: the mean is not divided by weights."""
+    errors = torch.tensor([0.3, 1.2, 0.1, 2.0], dtype=torch.float64)
+    p = (-errors).exp()
+    logits = torch.stack([p.log(), (1 - p).log()], 1)
+
+    class Fixed(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return logits[x[:, 0, 0, 0].long()]
+
+    learner = WeightedCE(Fixed(), torch.tensor([1.0, 10.0, 1.0, 10.0]))
+    ids = torch.tensor([2, 0, 3, 1])
+    x = ids.to(torch.uint8)[:, None, None, None]
+    loss = learner(Batch((x,), torch.zeros(4, dtype=torch.int64), ids)).loss
+    assert float(loss) == pytest.approx(8.1, abs=1e-6)

@@ -174,6 +174,7 @@ def test_unknown_and_absent_bias_labels_are_refused() -> None:
         fit(GroupDRO(), Splits(odd, splits.val, splits.test, bias="tint"))
     blind = Splits(splits.train.blind(), splits.val, splits.test.blind())
     with pytest.raises(
-        SupervisionError, match=r"use a method that does without \(denetdm, disent, erm, jtt, lc, lff, sih\)"
+        SupervisionError,
+        match=r"use a method that does without \(denetdm, disent, erm, jtt, lc, lff, sih\)",
     ):
         fit(GroupDRO(), blind)
