@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_parts import result, run_here, small
+from bench_parts import SMALL, result, run_here, small
 
-from truecue.bench.rules import RULES, choose, compare_rules, metric_of, rule_values
+from truecue.bench.rules import RULES, choose, compare_rules, guessed, metric_of, rule_values
 from truecue.engine.record import packed
 from truecue.errors import ConfigError
 
@@ -58,6 +58,20 @@ def test_rules_without_what_they_need(made) -> None:
     made["val"] = None
     assert rule_values(made, "val_loss", "unbiased") is None
     assert rule_values(made, "last", "unbiased") == [0, 1, 2]
+
+
+def test_a_loss_that_was_not_finite_is_never_chosen(made) -> None:
+    records = [dict(record) for record in made["records"]]
+    records[-1]["val_loss"] = None  # how a file holds it
+    values = rule_values(made | {"records": records}, "val_loss", "unbiased")
+    assert choose(values) == 1
+
+
+def test_guessing_by_a_method_without_branches_is_refused(made, tmp_path: Path) -> None:
+    bench, _, _ = small(tmp_path, 'guess = "erm"\n' + SMALL)
+    with pytest.raises(ConfigError, match="guess: 'erm' has no biased and debiased network"):
+        guessed(bench, {("tints", "erm", 0): made}, "tints", 0)
+    assert guessed(bench, {}, "tints", 0) is None
 
 
 def test_the_first_of_equals_is_chosen_and_nan_never() -> None:
