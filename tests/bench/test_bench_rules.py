@@ -119,3 +119,19 @@ def test_guesses_are_packed_with_results(tmp_path: Path) -> None:
     assert erm["guesses"] == {}
     assert set(lff["guesses"]) == {"biased", "debiased"}
     assert len(lff["guesses"]["biased"]) >= len(packed(torch.zeros(1).long()))
+
+
+def test_the_delivered_epoch_is_among_the_candidates(tmp_path: Path) -> None:
+    text = SMALL.replace(
+        '"plan.epochs" = 4', '"plan.epochs" = 9, "plan.select" = "val_worst_class"'
+    )
+    text = text.replace("record = 4", "record = 2")
+    _, wanted, store = small(tmp_path, text)
+    run_here(wanted[:1], store)
+    found = store.result(wanted[0])
+    best = found["model"]["stages"][0]["best_epoch"]
+    epochs = [r["epoch"] for r in found["records"]]
+    assert best not in (5, 9), "the recorder would have noted it anyhow"
+    assert epochs == sorted([5, 9, best])
+    hits = found["records"][epochs.index(best)]["test_hits"]
+    assert hits == found["model"]["test"]["cells"]["hits"]
