@@ -85,6 +85,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"there is no settings file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def test_only_some_methods_on_a_suite(tmp_path: Path) -> None:
         ("[methods.lff]", "[methods.lff]\non.mores = { q = 0.5 }", r"no 'mores'.*'more'"),
         ("title", 'guess = "jtt"\ntitle', "guess: there is no 'jtt'"),
         ("record = 4", "record = 4 4", "cannot be read as TOML"),
+        ("seeds = [0, 1]", "seeds = [0, 1, 0]", "seeds: 0 stands there more than once"),
     ],
 )  # fmt: skip
 def test_wrong_names_are_refused(tmp_path: Path, old: str, new: str, sentence: str) -> None:
@@ -90,6 +91,8 @@ def test_published_figures_must_name_rows_and_columns(tmp_path: Path) -> None:
 def test_absent_file_and_absent_weights(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no settings file"):
         read_bench(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        read_bench(tmp_path)
     text = SMALL.replace('arch = "mlp-3x8"', 'pretrained = { weights = "w.pt", arch = "conv3" }')
     bench = read_bench(_write(tmp_path, text))
     with pytest.raises(DataError, match=r"suites\.tints: there is no weights file w\.pt"):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_parts import result, run_here, small
+from bench_parts import SMALL, result, run_here, small
 
-from truecue.bench.rules import RULES, choose, compare_rules, metric_of, rule_values
+from truecue.bench.rules import RULES, choose, compare_rules, guessed, metric_of, rule_values
 from truecue.engine.record import packed
 from truecue.errors import ConfigError
 
@@ -60,6 +60,20 @@ def test_rules_without_what_they_need(made) -> None:
     assert rule_values(made, "last", "unbiased") == [0, 1, 2]
 
 
+def test_a_loss_that_was_not_finite_is_never_chosen(made) -> None:
+    records = [dict(record) for record in made["records"]]
+    records[-1]["val_loss"] = None  # how a file holds it
+    values = rule_values(made | {"records": records}, "val_loss", "unbiased")
+    assert choose(values) == 1
+
+
+def test_guessing_by_a_method_without_branches_is_refused(made, tmp_path: Path) -> None:
+    bench, _, _ = small(tmp_path, 'guess = "erm"\n' + SMALL)
+    with pytest.raises(ConfigError, match="guess: 'erm' has no biased and debiased network"):
+        guessed(bench, {("tints", "erm", 0): made}, "tints", 0)
+    assert guessed(bench, {}, "tints", 0) is None
+
+
 def test_the_first_of_equals_is_chosen_and_nan_never() -> None:
     assert choose([0.1, 0.5, 0.5]) == 1
     assert choose([math.nan, 0.2, 0.1]) == 1
@@ -105,3 +119,19 @@ def test_guesses_are_packed_with_results(tmp_path: Path) -> None:
     assert erm["guesses"] == {}
     assert set(lff["guesses"]) == {"biased", "debiased"}
     assert len(lff["guesses"]["biased"]) >= len(packed(torch.zeros(1).long()))
+
+
+def test_the_delivered_epoch_is_among_the_candidates(tmp_path: Path) -> None:
+    text = SMALL.replace(
+        '"plan.epochs" = 4', '"plan.epochs" = 9, "plan.select" = "val_worst_class"'
+    )
+    text = text.replace("record = 4", "record = 2")
+    _, wanted, store = small(tmp_path, text)
+    run_here(wanted[:1], store)
+    found = store.result(wanted[0])
+    best = found["model"]["stages"][0]["best_epoch"]
+    epochs = [r["epoch"] for r in found["records"]]
+    assert best not in (5, 9), "the recorder would have noted it anyhow"
+    assert epochs == sorted([5, 9, best])
+    hits = found["records"][epochs.index(best)]["test_hits"]
+    assert hits == found["model"]["test"]["cells"]["hits"]

@@ -6,12 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from bench_parts import SMALL, run_all, run_here, small
 
-from truecue.bench import work
+from truecue.bench import pool, work
+from truecue.bench.store import Store
 from truecue.errors import DataError, StorageError, SupervisionError
 
 ONE = SMALL.replace("seeds = [0, 1]", "seeds = [0]")
@@ -49,6 +55,61 @@ def test_workers_run_what_is_missing_and_a_failure_stops_nothing(tmp_path: Path)
         assert ours["model"]["test"] == theirs["model"]["test"]
 
 
+def test_a_worker_that_dies_before_it_takes_its_job_is_a_failed_cell(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    process = SimpleNamespace(join=lambda _: None, exitcode=-signal.SIGKILL)
+    ours, theirs = Pipe()
+    worker = pool._Worker(process, ours)
+    jobs = [pool.Job(cell, store.work(cell)) for cell in wanted[:2]]
+    pool._give(worker, jobs, lambda _: None)
+    theirs.close()  # with the job unread: the pipe is reset, not just at its end
+    assert "its process died (SIGKILL)" in pool._outcome(worker).error
+    pool._give(worker, jobs, lambda _: None)  # nobody reads it
+    assert "its process died (SIGKILL)" in pool._outcome(worker).error
+
+
+def test_cells_that_another_process_has_finished_meanwhile_are_kept(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+
+    class Late(Store):
+        @contextmanager
+        def locked(self) -> Iterator[None]:
+            with super().locked():
+                run_here(wanted, self)
+                yield
+
+    tally = run_all(wanted, Late(store.folder))
+    assert (tally.kept, tally.done) == (4, 0)
+
+
+def test_workers_are_dismissed_before_the_folder_is_free_again(tmp_path: Path, monkeypatch) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    story = []
+
+    def outcomes(jobs: list[pool.Job], **_: Any) -> Iterator[pool.Outcome]:
+        try:
+            yield pool.Outcome(jobs[0].cell, {"nothing": 1})
+        finally:
+            story.append("dismissed")
+
+    class Full(Store):
+        def keep(self, outcome: pool.Outcome) -> None:
+            raise StorageError("no space left")
+
+        @contextmanager
+        def locked(self) -> Iterator[None]:
+            try:
+                with super().locked():
+                    yield
+            finally:
+                story.append("free")
+
+    monkeypatch.setattr("truecue.bench.run.work", outcomes)
+    with pytest.raises(StorageError, match="no space left"):
+        run_all(wanted, Full(store.folder))
+    assert story == ["dismissed", "free"]
+
+
 def test_result_holds_what_tables_need(tmp_path: Path) -> None:
     _, wanted, store = small(tmp_path, ONE)
     run_here(wanted[:1], store)
@@ -67,6 +128,10 @@ def test_damaged_result_is_named(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:50])
     with pytest.raises(DataError, match=r"cannot be read.*remove it, and the cell is run again"):
         store.result(wanted[0])
+    for other in ("{}", "null", "[]"):
+        path.write_text(other)
+        with pytest.raises(DataError, match=r"is not a cell's result; remove it"):
+            store.result(wanted[0])
 
 
 def test_methods_that_need_absent_labels_are_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -79,6 +144,7 @@ def test_methods_that_need_absent_labels_are_refused_before_anything_runs(tmp_pa
     _, wanted, _ = small(tmp_path, text + "[methods.groupdro]\n")
     with pytest.raises(SupervisionError, match=r"groupdro on tints: GroupDRO needs .*lff"):
         work.preflight(wanted)
+    assert not work._LOADED, "the parent of the workers holds images"
 
 
 def _image(path: Path, value: int) -> None:

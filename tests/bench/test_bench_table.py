@@ -65,6 +65,27 @@ def test_markdown_and_latex_have_every_field(made) -> None:
     assert r"\caption{100 \%. 5 \%}" in tex
 
 
+def test_labels_used_on_single_suites_are_shown(tmp_path: Path) -> None:
+    text = SMALL.replace(
+        "[methods.lff]", '[methods.lff]\non.more = { "plan.select" = "val_worst_group" }'
+    )
+    bench, wanted, store = small(tmp_path, text)
+    found = t.rows(bench, wanted, store)
+    _, lines = t.wide(bench, found, "unbiased")
+    assert lines[0][4:6] == ["none", "last"]
+    assert lines[1][4:6] == [
+        "none / class and bias labels of validation images", "last / val_worst_group"
+    ]  # fmt: skip
+    assert not any("Hardware" in said for said in t.notes(bench, found, "unbiased"))
+    assert "nan" not in t.as_csv(bench, found)
+
+
+def test_latex_takes_any_name() -> None:
+    text = t.latex("", ["a~b^c"], [[r"\x_{1} <5 %"]], [])
+    assert r"a\textasciitilde{}b\textasciicircum{}c" in text
+    assert r"\textbackslash{}x\_\{1\} \textless{}5 \%" in text
+
+
 def test_csv_has_a_line_for_each_metric_and_published_figures(made) -> None:
     bench, wanted, store = made
     found = t.rows(bench, wanted, store)
@@ -139,6 +160,14 @@ def test_sweep_tries_settings_and_puts_the_best_first(tmp_path: Path) -> None:
     text = t.sweep_table(bench, made)
     assert "val_worst_class (class labels of validation images)" in text
     assert "TEST" not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "sentence"), [("[]", "at least 1 item"), ("[0, 0]", "more than once")]
+)
+def test_seeds_of_a_sweep(tmp_path: Path, seeds: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        small(tmp_path, SMALL + SWEEP.replace("seeds = [0]", f"seeds = {seeds}"))
 
 
 def test_grid_tries_all_combinations(tmp_path: Path) -> None:

@@ -246,6 +246,20 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, data) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_ignored_signal_stays_ignored() -> None:
+    from truecue.engine.signals import StopSignal
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            assert not stop.came
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_without_a_folder_the_farewell_says_that_nothing_is_kept(data) -> None:
     from truecue.errors import Interrupted
 

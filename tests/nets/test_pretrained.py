@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from truecue.errors import ConfigError, DataError
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier, save_classifier
-from truecue.nets.pretrained import LastLayer, Pretrained, joined
+from truecue.nets.pretrained import LastLayer, Pretrained, _of_encoder, joined
 
 X = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
 
@@ -82,6 +83,26 @@ def test_digest_follows_the_contents(net: Classifier, tmp_path: Path) -> None:
         next(net.encoder.parameters()).add_(1)
     other = Pretrained(weights=str(plain_file(net, tmp_path / "c.pt")), arch="conv3")
     assert first.digest() != other.digest()
+
+
+def test_digest_is_computed_once_for_a_file(net: Classifier, tmp_path: Path, monkeypatch) -> None:
+    weights = Pretrained(weights=str(plain_file(net, tmp_path / "w.pt")), arch="conv3")
+    first = weights.digest()
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", None)
+        assert weights.digest() == first
+    with torch.no_grad():
+        next(net.encoder.parameters()).add_(1)
+    plain_file(net, tmp_path / "w.pt")
+    assert weights.digest() != first
+
+
+def test_layers_of_a_head_that_the_encoder_has_are_kept() -> None:
+    state = {"stem.weight": torch.ones(1), "head.norm.weight": torch.ones(1),
+             "head.fc.weight": torch.ones(1)}  # fmt: skip
+    assert _of_encoder(state, {"stem.weight", "head.norm.weight"}).keys() == {
+        "stem.weight", "head.norm.weight"
+    }  # fmt: skip
 
 
 def test_joined_network_takes_images_and_can_be_saved(net: Classifier, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Sweep(Config):
     """Draw settings at random, or try all combinations (then every space is a `choice`)."""
     trials: PositiveInt = 20
     """Settings that are tried, where they are drawn."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """Seeds that every trial is run with."""
     space: Annotated[dict[str, Space], Field(min_length=1)]
     """What is varied: settings by dotted name."""
@@ -135,6 +135,7 @@ class Bench(Config):
         Raises:
             ConfigError: a name of a suite or method of this file is wrong.
         """
+        _distinct(self.seeds, "seeds")
         for name, suite in self.suites.items():
             _known(suite.only, self.methods, f"suites.{name}.only")
             if suite.arch and suite.pretrained:
@@ -150,6 +151,7 @@ class Bench(Config):
         if self.sweep is not None:
             _known([self.sweep.method], self.methods, "sweep.method")
             _known([self.sweep.suite], self.suites, "sweep.suite")
+            _distinct(self.sweep.seeds, "sweep.seeds")
 
 
 class Cell(NamedTuple):
@@ -266,6 +268,15 @@ def telling(entry: str) -> Iterator[None]:
         yield
     except TruecueError as error:
         raise type(error)(f"{entry}: {error}") from None
+
+
+def _distinct(seeds: tuple[int, ...], where: str) -> None:
+    twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if twice:
+        raise ConfigError(
+            f"{where}: {', '.join(map(str, twice))} stands there more than once; the same seed"
+            " gives the same result"
+        )
 
 
 def _known(names: Any, known: Mapping[str, Any], where: str) -> None:

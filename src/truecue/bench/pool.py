@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -49,7 +50,7 @@ class _Worker:
 
 def work(
     jobs: Sequence[Job], *, processes: int, accelerator: str, started: Callable[[Cell], None]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Run jobs in worker processes and give their outcomes as they come.
 
     A job whose process dies becomes an outcome with an error, and another process takes its place.
@@ -82,6 +83,11 @@ def work(
                     if worker.job is None or worker.pipe not in ready:
                         continue
                     outcome = _outcome(worker)
+                    if stop.came:  # it may have come to the workers too, and is no failure
+                        worker.job = None
+                        if outcome.result is not None:
+                            yield outcome
+                        continue
                     if not worker.process.is_alive() and waiting:
                         workers[k] = _start(k, accelerator)
                     _give(workers[k], waiting, started)
@@ -105,7 +111,8 @@ def _give(worker: _Worker, waiting: list[Job], started: Callable[[Cell], None]) 
     if worker.job is not None:
         worker.began = time.monotonic()
         started(worker.job.cell)
-        worker.pipe.send(worker.job)
+        with suppress(OSError):  # it died while idle: `_outcome` finds out and says so
+            worker.pipe.send(worker.job)
 
 
 def _outcome(worker: _Worker) -> Outcome:
@@ -113,7 +120,7 @@ def _outcome(worker: _Worker) -> Outcome:
     cell, seconds = worker.job.cell, time.monotonic() - worker.began
     try:
         result, error, trace = worker.pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):  # a reset, where it died before it took the job
         worker.process.join(5)
         code = worker.process.exitcode or 0
         name = signal.Signals(-code).name if code < 0 else f"status {code}"

@@ -78,7 +78,8 @@ def rule_values(
     if val is None:
         return None
     if rule == "val_loss":
-        return [-record["val_loss"] for record in records]
+        losses = [record["val_loss"] for record in records]
+        return [math.nan if loss is None else -loss for loss in losses]  # None: not finite
     y = unpacked(val["y"])
     says = [unpacked(record["val_says"]) for record in records]
     k = len(task["classes"])
@@ -103,13 +104,22 @@ def choose(values: list[float]) -> int:
 
 def guessed(bench: Bench, results: Mapping[tuple[str, str, int], Mapping[str, Any]],
                    suite: str, seed: int) -> Tensor | None:  # fmt: skip
-    """On which validation images the guessing method's networks disagree; None without one."""
+    """On which validation images the guessing method's networks disagree; None without one.
+
+    Raises:
+        ConfigError: `guess` names a method that has no biased and debiased network.
+    """
     names = [bench.guess] if bench.guess else list(bench.methods)
     for name in names:
         result = results.get((suite, name, seed))
         if result is not None and result["guesses"] and result["val"] is not None:
             guess = {role: unpacked(text) for role, text in result["guesses"].items()}
             return guess["biased"] != guess["debiased"]
+        if bench.guess and result is not None and result["val"] is not None:
+            raise ConfigError(
+                f"guess: '{name}' has no biased and debiased network whose answers could be"
+                " compared; name a method that has both, such as lff"
+            )
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -55,13 +56,16 @@ def run_cells(
         StorageError: a result could not be written, or another process is running these cells.
     """
     began = time.monotonic()
-    missing = store.missing(cells)
-    tally = Tally(kept=len({cell.key() for cell in cells}) - len(missing))
-    jobs = [Job(cell, store.work(cell)) for cell in missing]
-    with store.locked(), _Progress(len(jobs), quiet=quiet, said=said) as progress:
-        for outcome in work(
+    with ExitStack() as stack:
+        stack.enter_context(store.locked())
+        missing = store.missing(cells)  # another process may have run some until now
+        tally = Tally(kept=len({cell.key() for cell in cells}) - len(missing))
+        jobs = [Job(cell, store.work(cell)) for cell in missing]
+        progress = stack.enter_context(_Progress(len(jobs), quiet=quiet, said=said))
+        outcomes = work(
             jobs, processes=processes, accelerator=accelerator, started=progress.started
-        ):
+        )
+        for outcome in stack.enter_context(closing(outcomes)):  # no worker outlives the lock
             store.keep(outcome)
             tally.cell_seconds += outcome.seconds
             if outcome.result is None:

@@ -19,6 +19,9 @@ from truecue.bench.plan import Cell
 from truecue.bench.pool import Outcome
 from truecue.errors import DataError, StorageError
 
+_PARTS = {"task", "model", "val", "guesses", "records", "seconds", "device"}
+"""What tables and rules look at in a result."""
+
 
 class Store:
     """Where a bench keeps what it has.
@@ -45,6 +48,8 @@ class Store:
             raise DataError(
                 f"{path} cannot be read ({error}); remove it, and the cell is run again"
             ) from None
+        if not isinstance(found, dict) or not found.keys() >= _PARTS:
+            raise DataError(f"{path} is not a cell's result; remove it, and the cell is run again")
         return found
 
     def error(self, cell: Cell) -> str:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import get_args
 
@@ -125,7 +125,8 @@ def wide(bench: Bench, found: list[Row], metric: MetricName) -> tuple[list[str],
         fields = [_field(by_place.get((method, s)), metric, len(bench.seeds)) for s in bench.suites]
         known = [r.seconds for r in mine if not math.isnan(r.seconds)]
         seconds = f"{sum(known) / len(known):.0f}" if known else "–"
-        lines.append([method, *fields, mine[0].training, mine[0].choosing, mine[0].rule, seconds])
+        used = zip(*((r.training, r.choosing, r.rule) for r in mine), strict=True)
+        lines.append([method, *fields, *map(_all, used), seconds])
         for paper in bench.published:
             values = paper.values.get(method)
             if values is not None and paper.metric == metric:
@@ -135,14 +136,20 @@ def wide(bench: Bench, found: list[Row], metric: MetricName) -> tuple[list[str],
     return ["method", *bench.suites, *HEAD], lines
 
 
+def _all(said: Iterable[str]) -> str:
+    """What suites have in common; all of it where settings for single suites make a difference."""
+    return " / ".join(dict.fromkeys(said))
+
+
 def notes(bench: Bench, found: list[Row], metric: MetricName) -> list[str]:
     """What a reader must know: definitions, seeds, hardware, failures, published figures."""
     seeds = ", ".join(map(str, bench.seeds))
     said = [
         f"{_DEFINED[metric]} Test images, in %: mean over seeds {seeds}, ± half of the 95 %"
         " interval (Student's t).",
-        "Hardware: " + "; ".join(sorted({r.hardware for r in found if r.hardware})) + ".",
     ]
+    hardware = sorted({r.hardware for r in found if r.hardware})
+    said += [f"Hardware: {'; '.join(hardware)}."] if hardware else []
     said += [
         f"Published figures of {paper.source} are not comparable: {paper.differs}."
         for paper in bench.published
@@ -190,9 +197,14 @@ def latex(title: str, head: list[str], lines: list[list[str]], said: list[str]) 
     return "\n".join([*text, rf"\caption{{{caption}}}", r"\end{table}", ""])
 
 
+_LATEX = {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
 def _escaped(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, f"\\{sign}")
+    text = "".join(_LATEX.get(sign, sign) for sign in text)
     return text.replace("±", r"$\pm$").replace("–", "--").replace("×", r"$\times$")
 
 
@@ -210,7 +222,8 @@ def as_csv(bench: Bench, found: list[Row]) -> str:
             numbers = ["" if math.isnan(x) else f"{x:.6f}" for x in e[:3]]
             writer.writerow(
                 [row.method, row.suite, metric, *numbers, " ".join(map(str, row.seeds)),
-                 len(row.failed), row.training, row.choosing, row.rule, f"{row.seconds:.1f}", ""]
+                 len(row.failed), row.training, row.choosing, row.rule,
+                 "" if math.isnan(row.seconds) else f"{row.seconds:.1f}", ""]
             )  # fmt: skip
     for paper in bench.published:
         for method, values in paper.values.items():

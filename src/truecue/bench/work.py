@@ -119,9 +119,12 @@ def preflight(all_cells: Sequence[Cell]) -> None:
         SupervisionError: a method needs labels that a suite lacks.
     """
     by_suite: dict[str, dict[str, Cell]] = {}
-    for cell in all_cells:
-        by_suite.setdefault(cell.suite, {}).setdefault(cell.method, cell)
-    for suite, cells in by_suite.items():
-        for method, cell in cells.items():
-            with telling(f"{method} on {suite}"):
-                check_supervision(cell.fit, load(cell))
+    for cell in all_cells:  # settings count: a sweep may vary what needs labels
+        by_suite.setdefault(cell.suite, {}).setdefault(f"{cell.method} {cell.fit!r}", cell)
+    try:
+        for cells in by_suite.values():
+            for cell in cells.values():
+                with telling(f"{cell.method} on {cell.suite}"):
+                    check_supervision(cell.fit, load(cell))
+    finally:
+        _LOADED.clear()  # workers load for themselves; this process need not hold images

@@ -11,6 +11,7 @@ from truecue.cli import options as o
 
 if TYPE_CHECKING:
     from truecue.bench.plan import Bench, MetricName
+    from truecue.bench.run import Tally
     from truecue.bench.store import Store
 
 app = typer.Typer(help="Compare methods on suites over seeds: run, tables, rules, sweeps, plots.")
@@ -63,9 +64,14 @@ def run(
             f"{tally.done} run, {tally.kept} there before, {len(tally.failed)} failed;"
             f" {tally.seconds:.0f} s ({tally.cell_seconds:.0f} s of cells)"
         )
+    _end(tally)
+
+
+def _end(tally: Tally) -> None:
+    """Say what failed, and exit with status 1 if anything did."""
+    for outcome in tally.failed:
+        typer.echo(f"truecue: {outcome.cell}: {outcome.error}", err=True)
     if tally.failed:
-        for outcome in tally.failed:
-            typer.echo(f"truecue: {outcome.cell}: {outcome.error}", err=True)
         raise typer.Exit(1)
 
 
@@ -102,7 +108,7 @@ def table(
     """
     from truecue.bench import table as t
     from truecue.bench.plan import cells
-    from truecue.bench.rules import compare_rules, found
+    from truecue.bench.rules import compare_rules
     from truecue.errors import ConfigError
 
     bench, store = _open(file, out)
@@ -111,7 +117,8 @@ def table(
     if form == "csv":
         text = t.as_csv(bench, rows)
     elif form == "json":
-        choices = compare_rules(bench, wanted, store, shown) if found(wanted, store) else []
+        some = any(row.seeds for row in rows)
+        choices = compare_rules(bench, wanted, store, shown) if some else []
         text = t.as_json(bench, rows, choices)
     elif form in {"markdown", "latex"}:
         head, lines = t.wide(bench, rows, shown)
@@ -202,8 +209,7 @@ def sweep(
     typer.echo(sweep_table(bench, made))
     if to is not None:
         _put(json.dumps(finite({"bench": bench.to_dict(), "trials": plain(made)}), indent=1), to)
-    if tally.failed:
-        raise typer.Exit(1)
+    _end(tally)
 
 
 def _metric(name: str | None, bench: Bench) -> MetricName:

@@ -93,4 +93,5 @@ def candidates(rows: Sequence[Mapping[str, Any]], delivered: Mapping[str, Any]) 
     stages = [row["stage"] for row in noted if row[KEY] == delivered[KEY]]
     if not stages:
         return [dict(delivered)]
-    return [row for row in noted if row["stage"] == stages[-1]]
+    # the chosen epoch may have been noted last
+    return sorted((r for r in noted if r["stage"] == stages[-1]), key=lambda r: r["epoch"])

@@ -25,7 +25,7 @@ from truecue.engine.judge import Judge, Monitor
 from truecue.engine.learner import Learner, Predict
 from truecue.engine.log import Log
 from truecue.engine.plan import Plan, Plateau
-from truecue.engine.record import Recorder
+from truecue.engine.record import KEY, Recorder
 from truecue.errors import ConfigError, DataError, RunMismatch
 from truecue.nets.build import build, default_arch
 from truecue.nets.classifier import Classifier
@@ -138,6 +138,8 @@ class Run:
                 quiet=self.quiet or not self.device.first,
             ),
         )
+        if self.recorder is not None and plan.select != "last" and learner.branches():
+            self._note(self.recorder, stage, learner.eval(), figures)
         if done is not None:
             state = {"learner": learner.state_dict(), "figures": figures}
             checkpoint.save(done, state, self.device)
@@ -256,6 +258,14 @@ class Run:
         judge.check(rule)
         predict: Predict = next(iter(learner.branches().values()))
         return lambda: judge.value(rule, predict)
+
+    def _note(
+        self, recorder: Recorder, stage: str, learner: Learner, figures: Mapping[str, float]
+    ) -> None:
+        """Note the chosen epoch where the recorder passed over it: rules must find it there."""
+        row = recorder.row(next(iter(learner.branches().values())))
+        if all(r["stage"] != stage or r.get(KEY) != row[KEY] for r in self.log.rows):
+            self.log.add(stage, int(figures["steps"]), epoch=int(figures["best_epoch"]), **row)
 
     def _monitor(
         self, learner: Learner, plan: Plan

@@ -11,7 +11,8 @@ from typing import Self
 class StopSignal:
     """While entered, notes SIGINT and SIGTERM in `came` instead of dying of them.
 
-    Outside the main thread Python delivers no signals, and this does nothing.
+    Outside the main thread Python delivers no signals, and this does nothing. A signal that the
+    process ignores stays ignored: the one that started it decides.
     """
 
     def __init__(self) -> None:
@@ -21,7 +22,8 @@ class StopSignal:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for which in (signal.SIGINT, signal.SIGTERM):
-                self._before[which] = signal.signal(which, self._note)
+                if signal.getsignal(which) is not signal.SIG_IGN:
+                    self._before[which] = signal.signal(which, self._note)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,9 @@ class Pretrained(Config):
 
     def digest(self, root: Path | None = None) -> str:
         """A short text that tells these weights from others."""
-        with self.path(root).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        file = self.path(root)
+        found = file.stat()
+        return _digest(file.absolute(), found.st_size, found.st_mtime_ns)
 
     def load(self, channels: int, size: int, root: Path | None = None) -> Classifier:
         """The network with these weights in its encoder; its last layer is new.
@@ -76,16 +79,27 @@ class Pretrained(Config):
         norm: NormName | None = self.norm or card.get("norm")
         with torch.random.fork_rng(devices=[]):
             net = build(arch, channels=channels, size=size, n_classes=2, norm=norm)
-        state = _of_encoder(read_weights(file))
+        state = _of_encoder(read_weights(file), net.encoder.state_dict().keys())
         fit_weights(net.encoder, state, f"{file}, given as weights of {arch},")
         return net.eval()
 
 
-def _of_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's part of a file's weights, under the encoder's own names."""
+@lru_cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    """A file's digest, computed once: a bench asks for it with every cell."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+
+
+def _of_encoder(state: dict[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """The encoder's part of a file's weights, under the encoder's own names.
+
+    Some encoders have a layer in what is called their head, such as ConvNeXt's normalisation: names
+    that the encoder knows are kept.
+    """
     if any(name.startswith("encoder.") for name in state):
         return {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
-    return {k: v for k, v in state.items() if k.split(".")[0] not in _HEADS}
+    return {k: v for k, v in state.items() if k in known or k.split(".")[0] not in _HEADS}
 
 
 class LastLayer(Classifier):
