@@ -91,11 +91,7 @@ class Fitting:
             TruecueError: whatever else the method cannot do.
         """
         plans = method.plans()
-        if self.seen.train.encoded and any(plan.augment for plan in plans.values()):
-            raise ConfigError(
-                "a frozen encoder's features are computed once, from the images as they are; set"
-                " plan.augment to [], or do without frozen"
-            )
+        check_augmentation(method, frozen=self.frozen)
         guessing = any(plan.select == "val_pseudo_group" for plan in plans.values())
         run = Run(
             self._folder / name if self._folder else None,
@@ -140,6 +136,19 @@ def plainly(plan: Plan) -> Plan:
     if isinstance(plain.schedule, Plateau):  # which needs something to watch
         plain = plain.model_copy(update={"schedule": Constant()})
     return plain
+
+
+def check_augmentation(method: Method, *, frozen: bool) -> None:
+    """Refuse augmentation where features are computed once.
+
+    Raises:
+        ConfigError: the encoder is frozen, and a plan of the method augments.
+    """
+    if frozen and any(plan.augment for plan in method.plans().values()):
+        raise ConfigError(
+            "a frozen encoder's features are computed once, from the images as they are; set"
+            " plan.augment to [], or do without frozen"
+        )
 
 
 def check_supervision(method: Method, data: Splits) -> None:

@@ -18,7 +18,7 @@ from bench_parts import SMALL, run_all, run_here, small
 
 from truecue.bench import pool, work
 from truecue.bench.store import Store
-from truecue.errors import DataError, StorageError, SupervisionError
+from truecue.errors import DataError, StorageError, SupervisionError, TruecueError
 
 ONE = SMALL.replace("seeds = [0, 1]", "seeds = [0]")
 
@@ -145,6 +145,27 @@ def test_methods_that_need_absent_labels_are_refused_before_anything_runs(tmp_pa
     with pytest.raises(SupervisionError, match=r"groupdro on tints: GroupDRO needs .*lff"):
         work.preflight(wanted)
     assert not work._LOADED, "the parent of the workers holds images"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('arch = "mlp-3x8"', 'arch = "mpl-3"', r"erm on tints: .*'mpl-3'"),
+        ('arch = "mlp-3x8"', 'arch = "cnn4"', r"erm on tints: 'cnn4' needs images of at least 42"),
+        (
+            '"plan.epochs" = 4',
+            '"plan.epochs" = 4, "plan.select" = "val_loss"',
+            r"erm on tints: choosing by val_loss needs validation images",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_runs(
+    tmp_path: Path, old: str, new: str, sentence: str
+) -> None:
+    text = ONE.replace(old, new, 1).replace("conflicting = 0.02", "val_share = 0.0", 1)
+    _, wanted, _ = small(tmp_path, text)
+    with pytest.raises(TruecueError, match=sentence):
+        work.preflight(wanted)
 
 
 def _image(path: Path, value: int) -> None:

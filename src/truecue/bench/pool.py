@@ -176,8 +176,10 @@ def _device(number: int, accelerator: str) -> Any:
 
     from truecue.engine.device import Device
 
-    if accelerator in {"auto", "cuda"} and torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
+    if accelerator in {"auto", "cuda"} and (count := torch.cuda.device_count()) > 1:
+        # CUDA looks at this when it is first used in a process, which is after this line
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = shown.split(",")[number % count]
     return Device(accelerator)
 
 

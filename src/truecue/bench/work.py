@@ -14,8 +14,10 @@ from truecue.bench.plan import Cell, telling
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import predictions
+from truecue.engine.judge import Judge
 from truecue.engine.record import KEY, Recorder, candidates, packed
-from truecue.fitting import Fitted, Fitting, check_supervision
+from truecue.fitting import Fitted, Fitting, check_augmentation, check_supervision
+from truecue.nets.build import build
 from truecue.report import parts
 from truecue.report.report import finite
 
@@ -112,11 +114,13 @@ def _truth(val: ImageSet | None, bias: str | None) -> dict[str, str] | None:
 
 
 def preflight(all_cells: Sequence[Cell]) -> None:
-    """Load every suite once and see whether each method gets the labels that it needs.
+    """Load every suite once and see whether each method gets what it needs, before any is run.
 
     Raises:
+        ConfigError: a network is unknown or does not fit the images, augmentation is asked for with
+            a frozen encoder, or a rule for choosing needs validation images that are not there.
         DataError: files are absent or cannot be used.
-        SupervisionError: a method needs labels that a suite lacks.
+        SupervisionError: a method, or a rule for choosing, needs labels that a suite lacks.
     """
     by_suite: dict[str, dict[str, Cell]] = {}
     for cell in all_cells:  # settings count: a sweep may vary what needs labels
@@ -125,6 +129,25 @@ def preflight(all_cells: Sequence[Cell]) -> None:
         for cells in by_suite.values():
             for cell in cells.values():
                 with telling(f"{cell.method} on {cell.suite}"):
-                    check_supervision(cell.fit, load(cell))
+                    _check(cell, load(cell))
     finally:
         _LOADED.clear()  # workers load for themselves; this process need not hold images
+
+
+def _check(cell: Cell, data: Splits) -> None:
+    """Refuse a cell that cannot be run.
+
+    Raises:
+        TruecueError: see `preflight`.
+    """
+    check_supervision(cell.fit, data)
+    channels, height, width = data.train.shape
+    size, plans = max(height, width), cell.fit.plans().values()
+    if cell.pretrained is not None:
+        cell.pretrained.load(channels, size, cell.root)
+        check_augmentation(cell.fit, frozen=cell.pretrained.frozen)
+    elif cell.arch is not None:
+        build(cell.arch, channels=channels, size=size, n_classes=len(data.train.classes))
+    judge = Judge(data, Device("cpu"), lambda: torch.empty(0))
+    for plan in plans:
+        judge.check(plan.select)
