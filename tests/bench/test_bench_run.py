@@ -188,7 +188,7 @@ LONG = ONE.replace('"plan.epochs" = 4', '"plan.epochs" = 2000').replace("record 
 def start(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "truecue.cli.main", "bench", "run", folder / "small.toml"]
     command += ["--out", folder / "bench", "--processes", "2"]
-    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
 
 
 def wait_for(condition, seconds: float = 60) -> bool:
@@ -201,11 +201,16 @@ def wait_for(condition, seconds: float = 60) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    lines = [line.split(None, 1) for line in found.stdout.splitlines()]
-    return [int(p) for p, args in lines if "spawn_main" in args]
+    """The worker processes of a bench."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it ended while we looked
+            continue
+    return found
 
 
 @pytest.mark.slow

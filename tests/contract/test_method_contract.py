@@ -140,7 +140,8 @@ def test_every_group_is_among_the_images_of_the_checks() -> None:
     assert len(small_gratings().train) == 256
 
 
-SELF_MADE = [name for name, suite in SUITES.items() if suite.self_made]
+# planted makes its images of those of another suite: they take as long as digits
+SELF_MADE = [name for name, suite in SUITES.items() if suite.self_made and name != "planted"]
 
 
 @pytest.mark.slow
