@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -118,6 +119,8 @@ def heat_map(bench: Bench, rows: list[Row], metric: MetricName) -> bytes | None:
     suites = [s for s in bench.suites if any((m, s) in values for m in bench.methods)]
     if not values:
         return None
+    heads = [textwrap.fill(name, 14) for name in suites]  # as wide as a field
+    rows_of_head = 1 + max(head.count("\n") for head in heads)
 
     def draw(axes: Axes) -> None:
         from matplotlib.patches import Rectangle
@@ -132,7 +135,7 @@ def heat_map(bench: Bench, rows: list[Row], metric: MetricName) -> bytes | None:
                 text = f"{100 * value:.1f}" if known else "–"
                 axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=ink)
         axes.set(xlim=(0, len(suites)), ylim=(len(methods), 0))
-        axes.set_xticks([j + 0.5 for j in range(len(suites))], suites)
+        axes.set_xticks([j + 0.5 for j in range(len(suites))], heads)
         axes.set_yticks([i + 0.5 for i in range(len(methods))], methods)
         axes.tick_params(length=0)
         axes.xaxis.tick_top()
@@ -140,9 +143,9 @@ def heat_map(bench: Bench, rows: list[Row], metric: MetricName) -> bytes | None:
             side.set_visible(False)
 
     left = 0.3 + 0.085 * max(map(len, methods))
-    return _file(
-        svg(left + 0.2 + 0.95 * len(suites), 0.55 + 0.36 * len(methods), draw, left, 0.1, top=0.35)
-    )
+    top = 0.18 + 0.17 * rows_of_head
+    width, height = left + 0.2 + 0.95 * len(suites), top + 0.2 + 0.36 * len(methods)
+    return _file(svg(width, height, draw, left, 0.1, top=top))
 
 
 def _file(address: str) -> bytes:
