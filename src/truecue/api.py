@@ -223,7 +223,7 @@ def evaluate(
     net = net.to(device.device)
     model = {
         "arch": net.spec.get("arch"),
-        "parameters": sum(p.numel() for p in net.parameters()),
+        "parameters": parts.size_of(net),
         **parts.measures(net, data, device),
     }
     return {

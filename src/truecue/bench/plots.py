@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import textwrap
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from truecue.bench.plan import Bench, Cell, MetricName
 from truecue.bench.rules import Choice
 from truecue.bench.table import Row
 from truecue.report.colours import field_colours
-from truecue.report.svg import svg
+from truecue.report.svg import svg_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +74,7 @@ def against_ratio(
         axes.grid(axis="y")
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
-    return _file(svg(7.2, 3.8, draw, right=1.5))
+    return svg_file(7.2, 3.8, draw, right=1.5)
 
 
 def rule_against_rule(choices: list[Choice], metric: MetricName) -> bytes | None:
@@ -107,7 +106,7 @@ def rule_against_rule(choices: list[Choice], metric: MetricName) -> bytes | None
         axes.grid()
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
 
-    return _file(svg(6.4, 4.4, draw, right=1.8))
+    return svg_file(6.4, 4.4, draw, right=1.8)
 
 
 def heat_map(bench: Bench, rows: list[Row], metric: MetricName) -> bytes | None:
@@ -145,8 +144,4 @@ def heat_map(bench: Bench, rows: list[Row], metric: MetricName) -> bytes | None:
     left = 0.3 + 0.085 * max(map(len, methods))
     top = 0.18 + 0.17 * rows_of_head
     width, height = left + 0.2 + 0.95 * len(suites), top + 0.2 + 0.36 * len(methods)
-    return _file(svg(width, height, draw, left, 0.1, top=top))
-
-
-def _file(address: str) -> bytes:
-    return base64.b64decode(address.partition(",")[2])
+    return svg_file(width, height, draw, left, 0.1, top=top)

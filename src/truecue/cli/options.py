@@ -104,12 +104,10 @@ def decoding(*, quiet: bool = False) -> Iterator[Callable[[int, int], None] | No
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import Progress
+    from truecue.engine.progress import counter
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("preparing images", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with counter("preparing images", quiet=quiet) as tell:
+        yield tell
 
 
 def open_device(

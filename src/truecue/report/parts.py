@@ -77,7 +77,7 @@ def model_part(method: Method, fitted: Fitted, data: Splits, device: Device) -> 
         "title": method.title,
         "settings": method.to_dict(),
         "arch": net.spec["arch"],
-        "parameters": _size(net),
+        "parameters": size_of(net),
         "labels_used": method.labels_used(),
         "selection": method.selection(),
         "seconds": round(seconds, 2),
@@ -111,7 +111,8 @@ def _warn_of_lost_classes(net: Classifier, run: Run, data: Splits, device: Devic
         )
 
 
-def _size(net: Classifier) -> int:
+def size_of(net: Classifier) -> int:
+    """The number of a network's parameters."""
     return sum(p.numel() for p in net.parameters())
 
 

@@ -20,11 +20,9 @@ def svg(
     draw: Callable[[Axes], None],
     left: float = 0.6,
     bottom: float = 0.45,
-    right: float = 0.15,
-    top: float = 0.1,
 ) -> str:
     """A figure of this many inches, with margins for labels, as a data address."""
-    text = svg_file(width, height, draw, left, bottom, right, top)
+    text = svg_file(width, height, draw, left, bottom)
     return f"data:image/svg+xml;base64,{base64.b64encode(text).decode()}"
 
 

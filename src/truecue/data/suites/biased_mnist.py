@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -12,8 +11,7 @@ import torch
 from pydantic import Field
 
 from truecue.data.sets import Attribute, ImageSet, Splits
-from truecue.data.suites.base import Suite
-from truecue.data.suites.mnist import CHECKSUMS, LAYOUT, MARKS, OBTAIN, PLACES, read_mnist
+from truecue.data.suites.mnist import OfMNIST, read_mnist
 from truecue.data.suites.splitting import Ids, drawn
 from truecue.seeds import derive
 
@@ -34,7 +32,7 @@ _LAST = {"background": ("spring green", (50, 255, 128)), "digit": ("grey", (128,
 _CHUNK = 256  # images coloured at a time, so that they stay in the processor's cache
 
 
-class BiasedMNIST(Suite):
+class BiasedMNIST(OfMNIST):
     """Which digit is it? The colour of the ground says so too, almost always.
 
     The set of ReBias (Bahng et al., 2020) as FairKL uses it: each digit in white on one of ten
@@ -48,13 +46,6 @@ class BiasedMNIST(Suite):
         " Representations with Biased Representations, ICML 2020, in the version of Barbano et al.,"
         " Unbiased Supervised Contrastive Learning, ICLR 2023"
     )
-    licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST)"
-    obtain: ClassVar[str] = OBTAIN
-    layout: ClassVar[str] = LAYOUT
-    counts: ClassVar[Mapping[str, int]] = {"train": 60000, "test": 10000}
-    checksums: ClassVar[Mapping[str, str]] = CHECKSUMS
-    folders: ClassVar[tuple[str, ...]] = PLACES
-    marks: ClassVar[tuple[str, ...]] = MARKS
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Share of the training images whose colour is that of another digit, one less the papers'

@@ -11,14 +11,13 @@ import torch
 from pydantic import Field
 
 from truecue.data.sets import ImageSet, Splits
-from truecue.data.suites.base import Suite
 from truecue.data.suites.colour import Colours, draw_colours
-from truecue.data.suites.mnist import CHECKSUMS, LAYOUT, MARKS, OBTAIN, PLACES, read_mnist
+from truecue.data.suites.mnist import OfMNIST, read_mnist
 from truecue.data.suites.splitting import Ids, drawn
 from truecue.seeds import derive
 
 
-class ColoredMNIST(Suite):
+class ColoredMNIST(OfMNIST):
     """Which digit is it? Its colour says so too, almost always.
 
     The protocol of Learning from Failure (Nam et al., 2020), also that of SiH and DeNetDM: which
@@ -32,13 +31,6 @@ class ColoredMNIST(Suite):
         "MNIST (LeCun, Cortes and Burges, 1998), coloured as by Nam et al., Learning from Failure,"
         " NeurIPS 2020"
     )
-    licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST)"
-    obtain: ClassVar[str] = OBTAIN
-    layout: ClassVar[str] = LAYOUT
-    counts: ClassVar[Mapping[str, int]] = {"train": 60000, "test": 10000}
-    checksums: ClassVar[Mapping[str, str]] = CHECKSUMS
-    folders: ClassVar[tuple[str, ...]] = PLACES
-    marks: ClassVar[tuple[str, ...]] = MARKS
     neutral: ClassVar[Mapping[str, Any]] = {"conflicting": 0.9}
 
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.01

@@ -5,14 +5,15 @@ from __future__ import annotations
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from truecue.data.files import cached_arrays, fingerprint
+from truecue.data.suites.base import Suite
 from truecue.errors import DataError
 
 LAYOUT = (
@@ -22,21 +23,6 @@ LAYOUT = (
     " as torchvision puts them, in MNIST/raw/"
 )
 """What to put where."""
-
-OBTAIN = (
-    "the four files from storage.googleapis.com/cvdf-datasets/mnist, or those that"
-    " torchvision.datasets.MNIST(root, download=True) fetches"
-)
-"""Where to get the files."""
-CHECKSUMS = {
-    "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
-}
-"""Of the published files."""
-MARKS = ("mnist.npz", "train-images?idx3-ubyte*")
-"""By which a folder with the files is known."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -48,6 +34,26 @@ _IDX = {
 }
 PLACES = ("mnist", "MNIST/raw", "MNIST", "raw")
 """The folders inside the root in which the files may be."""
+
+
+class OfMNIST(Suite):
+    """What all suites made of MNIST say about its files."""
+
+    licence: ClassVar[str] = "CC BY-SA 3.0 (MNIST)"
+    obtain: ClassVar[str] = (
+        "the four files from storage.googleapis.com/cvdf-datasets/mnist, or those that"
+        " torchvision.datasets.MNIST(root, download=True) fetches"
+    )
+    layout: ClassVar[str] = LAYOUT
+    counts: ClassVar[Mapping[str, int]] = {"train": 60000, "test": 10000}
+    checksums: ClassVar[Mapping[str, str]] = {
+        "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    }
+    folders: ClassVar[tuple[str, ...]] = PLACES
+    marks: ClassVar[tuple[str, ...]] = ("mnist.npz", "train-images?idx3-ubyte*")
 
 
 def read_mnist(root: Path | None) -> Arrays:
