@@ -1,0 +1,203 @@
+"""Who may ask the app for what: host names, passwords, tokens of forms, headers of answers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from truecue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SESSION = "truecue_session"
+PASS = "truecue_pass"
+"""Cookies: a random name of the browser, and proof that the password was given."""
+LARGEST = 64 * 2**20
+"""Bytes that a request may have; files of answers are the largest ones."""
+POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+"""What a page may load: its own files, and no code that stands in the page."""
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_OPEN = ("/login", "/static/")
+"""What is shown without the password."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Decides about requests; one for each start of the app.
+
+    Raises:
+        ConfigError: other machines could reach the app without a password.
+    """
+
+    host: str = "127.0.0.1"
+    """Where the server listens."""
+    password: str | None = None
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
+    """Tokens are made with it."""
+
+    def __post_init__(self) -> None:
+        if self.password is not None and not self.password:
+            raise ConfigError("--password is empty; give one, or leave the option out")
+        if self.password is None and not is_loopback(self.host):
+            raise ConfigError(
+                f"with --host {self.host} other machines reach the app, and whoever reaches it can"
+                " read the images and change verdicts; give --password, too"
+            )
+
+    def knows_host(self, header: str) -> bool:
+        """Whether a request's Host is a name that this server goes by.
+
+        A page elsewhere can give its own name this machine's address and then read what is
+        answered (DNS rebinding); the name in the request gives it away. Addresses cannot be given
+        away like that.
+        """
+        try:
+            name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if is_loopback(name):
+            return True
+        if is_loopback(self.host):
+            return False
+        if name in {self.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def same_origin(self, origin: str | None, host: str) -> bool:
+        """Whether a write comes from a page of this server, as far as the browser says."""
+        return origin is None or urlsplit(origin).netloc == host
+
+    def token(self, session: str) -> str:
+        """What a form of this browser must carry."""
+        return self._sign(f"form {session}")
+
+    def may_write(self, session: str, token: str) -> bool:
+        """Whether a form carries this browser's token."""
+        return bool(session) and hmac.compare_digest(token.encode(), self.token(session).encode())
+
+    def proof(self) -> str:
+        """What a browser shows once the password was given."""
+        return self._sign(f"password {self.password}")
+
+    def is_password(self, given: str) -> bool:
+        """Whether this is the password."""
+        return self.password is None or hmac.compare_digest(
+            given.encode(), self.password.encode()
+        )
+
+    def lets_in(self, request: Request) -> bool:
+        """Whether a request has the password: a cookie from the form, or HTTP Basic."""
+        if self.password is None:
+            return True
+        shown = request.cookies.get(PASS, "")
+        if hmac.compare_digest(shown.encode(), self.proof().encode()):
+            return True
+        kind, _, value = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return False
+        try:
+            _, _, given = base64.b64decode(value).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        return self.is_password(given)
+
+    def _sign(self, what: str) -> str:
+        return hmac.new(self.secret, what.encode(), hashlib.sha256).hexdigest()
+
+
+class Guard:
+    """The outermost layer of the app: refuses by host, origin, size and password; adds headers."""
+
+    def __init__(self, app: ASGIApp, gate: Gate):
+        self.app, self.gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        from starlette.datastructures import MutableHeaders
+        from starlette.requests import Request
+
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        request = Request(scope)
+        session = request.cookies.get(SESSION, "")
+        new = "" if session else secrets.token_urlsafe(24)
+        scope.setdefault("state", {})["session"] = session or new
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("cache-control", "no-store")
+                if new:
+                    headers.append("set-cookie", cookie(SESSION, new))
+            await send(message)
+
+        refused = self._refused(request)
+        await (refused or self.app)(scope, receive, with_headers)
+
+    def _refused(self, request: Request) -> ASGIApp | None:
+        from starlette.responses import PlainTextResponse, RedirectResponse
+
+        host = request.headers.get("host", "")
+        if not self.gate.knows_host(host):
+            return PlainTextResponse(
+                f"This app does not go by the name '{host[:100]}'. Open it by the address that it"
+                " printed when it started.", 421,
+            )  # fmt: skip
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > LARGEST:
+            return PlainTextResponse(f"A request may have {LARGEST:,} bytes.", 413)
+        writes = request.method not in ("GET", "HEAD")
+        if writes and "content-length" not in request.headers:
+            return PlainTextResponse("A request must say how long it is.", 411)
+        if writes and not self.gate.same_origin(request.headers.get("origin"), host):
+            return PlainTextResponse("This came from a page of another site.", 403)
+        if request.url.path.startswith(_OPEN) or self.gate.lets_in(request):
+            return None
+        if request.url.path.endswith(".json"):
+            return PlainTextResponse("Give the password, by HTTP Basic or at /login.", 401)
+        return RedirectResponse("/login", 303)
+
+
+def cookie(name: str, value: str, days: int | None = None) -> str:
+    """A Set-Cookie header that scripts cannot read and other sites do not send."""
+    age = "" if days is None else f"; Max-Age={days * 86400}"
+    return f"{name}={value}; Path=/; HttpOnly; SameSite=Strict{age}"
