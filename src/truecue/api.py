@@ -14,9 +14,10 @@ import torch
 from truecue.audit.bias import bias_pictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
+from truecue.engine.evaluate import check_fits
 from truecue.engine.judge import aligned_mask
 from truecue.engine.run import claim
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError
 from truecue.fitting import REFERENCE, Fitting, check_supervision, plainly
 from truecue.methods.base import Method, method_name
 from truecue.methods.erm import ERM
@@ -203,23 +204,7 @@ def evaluate(
     """
     began = time.monotonic()
     device = device or Device()
-    known = net.spec.get("extra", {}).get("classes")
-    if known is not None and tuple(known) != data.test.classes:
-        raise DataError(
-            f"the model knows the classes {', '.join(known)}; the data has"
-            f" {', '.join(data.test.classes)}. Give the data that it was trained for"
-        )
-    if net.n_classes != len(data.test.classes) or net.channels != data.test.shape[0]:
-        raise DataError(
-            f"the model takes {net.channels} channels and tells {net.n_classes} classes apart; the"
-            f" data has {data.test.shape[0]} channels and {len(data.test.classes)} classes"
-        )
-    size = net.spec.get("size")
-    if size is not None and size != max(data.test.shape[1:]):
-        raise DataError(
-            f"the model was trained on images of {size} pixels; these have"
-            f" {max(data.test.shape[1:])}. For your own images set data.size={size}"
-        )
+    check_fits(net, data.test)
     net = net.to(device.device)
     model = {
         "arch": net.spec.get("arch"),
