@@ -120,8 +120,8 @@ def stored_maps(
     """
     if images.encoded:
         raise DataError("maps need the images themselves; these are a frozen encoder's features")
-    _check(ids, len(images), "images")
-    _check(features, source.net.n_features, "features")
+    check_places(ids, len(images), "images")
+    check_places(features, source.net.n_features, "features")
     source.net.to(device.device)
     alone, place = ids.unique(return_inverse=True)
     made: list[Tensor] = []
@@ -144,7 +144,12 @@ def stored_maps(
     return torch.cat(made)[torch.cat(order).argsort()]
 
 
-def _check(values: Tensor, n: int, what: str) -> None:
+def check_places(values: Tensor, n: int, what: str) -> None:
+    """Refuse positions that do not lie in 0..n - 1.
+
+    Raises:
+        DataError: with `what` there are n of.
+    """
     if len(values) and (int(values.min()) < 0 or int(values.max()) >= n):
         low, high = int(values.min()), int(values.max())
         raise DataError(f"there are {n:,} {what}, 0..{n - 1}; asked for {low}..{high}")

@@ -39,7 +39,7 @@ def encoded(data: Splits, encoder: Classifier, device: Device, *, quiet: bool = 
         Splits whose images are float32 [n, d, 1, 1].
     """
     encoder = encoder.to(device.device).eval()
-    known = _digest_of(encoder)
+    known = encoder_digest(encoder)
     val = data.val and _features(data.val, encoder, known, device, quiet)
     train, test = (_features(p, encoder, known, device, quiet) for p in (data.train, data.test))
     return replace(data, train=train, val=val, test=test)
@@ -64,7 +64,7 @@ def _features(
     return replace(part, images=z[:, :, None, None])
 
 
-def _digest_of(net: Classifier) -> str:
+def encoder_digest(net: Classifier) -> str:
     """A short text that changes when a weight, a statistic or the normalisation does."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{net.spec.get('arch')} {net.spec.get('mean')} {net.spec.get('std')}".encode())

@@ -163,7 +163,8 @@ def _own_maps(encoder: Any, x: Tensor) -> Tensor | None:
         known = [maps for maps in both if maps is not None]
         return torch.cat(known, 1) if len(known) == 2 else None
     own: Any = getattr(encoder, "maps", None)
-    return own(x) if callable(own) else None
+    maps: Tensor | None = own(x) if callable(own) else None
+    return maps
 
 
 def _as_maps(output: Tensor, n_features: int, encoder: nn.Module) -> Tensor | None:
