@@ -17,8 +17,10 @@ from truecue.engine.device import Device
 from truecue.errors import DataError
 from truecue.nets.maps import FeatureMaps
 
-BATCH = 64
-"""Images in one forward pass."""
+BATCH = 8
+"""Images in one forward pass. At 224 pixels larger batches are slower on a processor, as their
+layers no longer stay in its cache: a MobileNetV2 took 50 to 80 ms an image in eights, 190 ms in
+sixty-fours."""
 
 
 def nam(maps: Tensor) -> Tensor:
