@@ -1,0 +1,101 @@
+"""What people say about suspicious labels: one answer for each image and person, in SQLite."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from truecue.config import suggest
+from truecue.errors import DataError, StorageError
+
+Finding = Literal["label_wrong", "several_objects", "fine"]
+"""The label names something else than what is seen; the label is one of several things; neither."""
+FINDINGS: tuple[Finding, ...] = get_args(Finding)
+COLUMNS = ("split", "image", "annotator", "finding", "submitted")
+TIMEOUT = 10.0
+"""Seconds to wait for another process that is writing."""
+
+
+class Review(NamedTuple):
+    """One person's answer about one image."""
+
+    split: str
+    image: int
+    """Position in the split."""
+    annotator: str
+    finding: Finding
+    submitted: float
+    """Seconds since 1970."""
+
+
+class Reviews:
+    """The file of answers about labels; made at the first one.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def add(self, split: str, image: int, annotator: str, finding: str) -> None:
+        """Store an answer; an earlier one by the same person about the same image is replaced.
+
+        Raises:
+            DataError: there is no such answer, or nobody gave it.
+            StorageError: the file could not be written.
+        """
+        if finding not in FINDINGS:
+            raise DataError(
+                f"there is no answer '{finding}'{suggest(finding, list(FINDINGS))}"
+                f" ({', '.join(FINDINGS)})"
+            )
+        if not annotator.strip():
+            raise DataError("an answer needs the name of the person who gave it")
+        with self._open() as db, db:
+            db.execute(
+                "INSERT INTO reviews VALUES (?, ?, ?, ?, ?) ON CONFLICT (split, image, annotator)"
+                " DO UPDATE SET finding = excluded.finding, submitted = excluded.submitted",
+                (split, image, annotator, finding, time.time()),
+            )
+
+    def all(self) -> list[Review]:
+        """All answers, by split, image and annotator."""
+        if not self.path.exists():
+            return []
+        with self._open() as db:
+            rows = db.execute("SELECT * FROM reviews ORDER BY split, image, annotator")
+            return [Review(*row) for row in rows]
+
+    def csv(self) -> str:
+        """All answers as the text of a CSV file."""
+        file = io.StringIO(newline="")
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(self.all())
+        return file.getvalue()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=TIMEOUT)) as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.execute(
+                    "CREATE TABLE IF NOT EXISTS reviews (split TEXT NOT NULL,"
+                    " image INTEGER NOT NULL, annotator TEXT NOT NULL, finding TEXT NOT NULL,"
+                    " submitted REAL NOT NULL, UNIQUE (split, image, annotator))"
+                )
+                yield db
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error):
+                raise DataError(f"{self.path} is not a file of answers: {error}") from None
+            raise StorageError(
+                f"{self.path} could not be read or written: {error}; answers stored before are"
+                " intact"
+            ) from error
