@@ -57,7 +57,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/uv
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/uv
-	$(call INSTALL,$(VENV)) -e . --group test
+	$(call INSTALL,$(VENV)) -e '.[app]' --group test
 	@touch $@ $(VENV)/.core
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/uv

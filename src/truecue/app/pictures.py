@@ -28,7 +28,7 @@ Row = Literal["heat", "amplified"]
 SIDE = 224
 """Pixels a side, at most."""
 SMALL = 64
-"""Up to this many pixels a side, images are enlarged by whole factors, so that pixels stay sharp."""
+"""Up to this many pixels a side, images are enlarged by whole factors: pixels stay sharp."""
 _VERSION = 1
 _KEPT = 4096
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -102,7 +102,8 @@ class Plots:
             for x, values in enumerate(groups.values()):
                 if len(values) > 2 and np.ptp(values) > 0:
                     body = axes.violinplot(100 * values, [x], widths=0.7, showextrema=False)
-                    for part in body["bodies"]:  # type: ignore[union-attr]
+                    bodies: Any = body["bodies"]
+                    for part in bodies:
                         part.set(facecolor="#b9c7d8", alpha=1)
                 spread = (np.arange(len(values)) % 7 - 3) * 0.02
                 axes.scatter(x + spread, 100 * values, s=12, color=_INK, zorder=3)
@@ -118,14 +119,16 @@ class Plots:
         line, names = fitted(self._hits(split)), self.source.models()
         if line is None:
             raise DataError("effective robustness needs three models of different accuracy")
-        values = 100 * line.residuals.numpy()
+        values = (100 * line.residuals).round(decimals=6).numpy()
 
         def draw(axes: Axes) -> None:
             colours = [_NEGATIVE if v >= 0 else _POSITIVE for v in values]
             axes.barh(range(len(values)), values, 0.7, color=colours)
             axes.axvline(0, color="#8b94a3", linewidth=0.8)
             axes.set_yticks(range(len(values)), [name[:24] for name in names])
-            axes.set(ylim=(len(values) - 0.4, -0.6), xlabel="effective robustness, points")
+            most = max(1.0, 1.1 * float(np.abs(values).max()))
+            axes.set(xlim=(-most, most), ylim=(len(values) - 0.4, -0.6))
+            axes.set_xlabel("effective robustness, points")
             axes.grid(axis="x")
 
         left = 0.25 + 0.08 * max(len(name[:24]) for name in names)

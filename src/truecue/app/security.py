@@ -116,9 +116,7 @@ class Gate:
 
     def is_password(self, given: str) -> bool:
         """Whether this is the password."""
-        return self.password is None or hmac.compare_digest(
-            given.encode(), self.password.encode()
-        )
+        return self.password is None or hmac.compare_digest(given.encode(), self.password.encode())
 
     def lets_in(self, request: Request) -> bool:
         """Whether a request has the password: a cookie from the form, or HTTP Basic."""

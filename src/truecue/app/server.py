@@ -3,7 +3,6 @@
 Every page is there twice: `/classes` for people and `/classes.json` with the same values.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from truecue.app.pages import agreement, bias, feature, judge, labels, others, o
 from truecue.app.pages.base import View
 from truecue.app.pictures import Pictures
 from truecue.app.plots import Plots
+from truecue.app.render import environment
 from truecue.app.security import PASS, Gate, Guard, cookie
 from truecue.app.source import Source
 from truecue.engine.device import Device
@@ -109,7 +109,7 @@ class _Site:
 
     def __init__(self, source: Source, gate: Gate, pictures: Pictures, plots: Plots):
         self.source, self.gate, self.pictures, self.plots = source, gate, pictures, plots
-        self.templates = _environment()
+        self.templates = environment()
 
     # --- pages
 
@@ -300,7 +300,10 @@ class _Site:
         return RedirectResponse("/judge", 303)
 
     def set_name(
-        self, request: Request, name: Annotated[str, Form()] = "", token: Annotated[str, Form()] = ""
+        self,
+        request: Request,
+        name: Annotated[str, Form()] = "",
+        token: Annotated[str, Form()] = "",
     ) -> Response:
         """Remember who judges, in this browser."""
         self._check(request, token)
@@ -444,41 +447,6 @@ class _Site:
         app.add_exception_handler(HTTPException, http)
 
 
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    made.filters |= {"percent": percent, "points": points, "plain": plain, "count": count}
-    made.globals |= {
-        "ANSWERS": judge.ANSWERS, "CONFIDENCE": judge.CONFIDENCE, "SORTS": overview.SORTS,
-        "FINDINGS": labels.FINDINGS, "json": json.dumps,
-    }  # fmt: skip
-    return made
-
-
-def percent(value: float | None, digits: int = 0) -> str:
-    """A share of 1 as a percentage."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
-
-
-def points(value: float | None) -> str:
-    """A difference of shares in points, with its sign."""
-    return "–" if value is None else f"{100 * value:+.0f}".replace("-", "−")
-
-
-def plain(value: float | None, digits: int = 2) -> str:
-    """A number, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
-
-
-def count(value: int) -> str:
-    """A whole number with thousands set apart."""
-    return f"{value:,}"
-
-
 def _picture(file: bytes, *, keep: bool = True) -> Response:
     held = "private, max-age=31536000, immutable" if keep else "no-cache"
     return Response(file, media_type=media_type(file), headers={"cache-control": held})
@@ -492,5 +460,3 @@ def _table(text: str, name: str) -> Response:
 def _local(path: str) -> str:
     """An address of this app, whatever a form says."""
     return path if path.startswith("/") and path[1:2] not in {"/", "\\"} else "/classes"
-
-

@@ -238,7 +238,9 @@ class Source:
         """Whether verdicts have changed since gaps were measured."""
         spurious = sorted((c, sorted(f)) for c, f in self.judged().spurious().items())
         known = self.gaps()["answers"]["digest"]
-        return known != hashlib.blake2b(json.dumps(spurious).encode(), digest_size=8).hexdigest()
+        return bool(
+            known != hashlib.blake2b(json.dumps(spurious).encode(), digest_size=8).hexdigest()
+        )
 
     def measure(self) -> None:
         """Rank all images by the verdicts and measure gaps; readers see old or new files."""
@@ -262,7 +264,7 @@ class Source:
         return [str(a.facts["model"].get("arch")) for a in (self.audit, *self.others)]
 
     def right(self, split: str) -> Tensor:
-        """bool [models, n], whether each model is right about each image."""
+        """Whether each model is right about each image: bool [models, n]."""
         y = self.audit.labels(split)
         return torch.stack([a.predicted(split) == y for a in (self.audit, *self.others)])
 

@@ -55,16 +55,15 @@ def app(
     The images are loaded again by what the audit's run.toml says. Only this machine can open the
     pages, unless --host and --password say otherwise. Ctrl-C stops; every answer is stored at once.
     """
+    from importlib.util import find_spec
+
     from truecue.errors import MissingExtra
 
-    try:
-        import fastapi  # noqa: F401
-        import multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
+    absent = [n for n in ("fastapi", "uvicorn", "python_multipart") if find_spec(n) is None]
+    if absent:
         raise MissingExtra(
-            f"the app needs {error.name}, which is not installed: pip install 'truecue[app]'"
-        ) from None
+            f"the app needs {', '.join(absent)}, which is not installed: pip install 'truecue[app]'"
+        )
     from truecue.app.security import Gate
     from truecue.app.server import serve
     from truecue.app.source import Source

@@ -81,5 +81,5 @@ def agreement_page(source: Source) -> AgreementPage:
         shared=sum(v.answers > 1 for v in pairs.values()), disputed=disputed[:100],
         gold=[Gold(feature=named(source, known[p]), answer=a) for p, a in gold.items()
               if p in known],
-        counts={kind: kinds.count(kind) for kind in ("core", "spurious", "undecided")},  # type: ignore[arg-type]
+        counts={kind: kinds.count(kind) for kind in ("core", "spurious", "undecided")},
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from truecue.app.pages.base import Number, View, finite
 from truecue.app.source import Source
 from truecue.metrics.agreement import Robustness, agreement, effective_robustness
@@ -82,10 +84,10 @@ def bias_page(source: Source, split: str) -> BiasPage:
     )  # fmt: skip
 
 
-def _class(row: dict[str, object]) -> ClassGap:
-    parts = {name: Number.of(row[name]) for name in ("low", "high", "gap")}  # type: ignore[arg-type]
+def _class(row: dict[str, Any]) -> ClassGap:
+    parts = {name: Number.of(row[name]) for name in ("low", "high", "gap")}
     plain = {name: row[name] for name in ("name", "n", "k", "null", "p")}
-    return ClassGap(index=row["class"], correlation=row.get("correlation"), **parts, **plain)  # type: ignore[arg-type]
+    return ClassGap(index=row["class"], correlation=row.get("correlation"), **parts, **plain)
 
 
 def accuracies(ends: EndHits) -> tuple[list[float], list[float]]:
@@ -109,7 +111,14 @@ def _models(source: Source, ends: EndHits) -> tuple[list[ModelGap], Robustness |
     rest = line.residuals.tolist() if line else [None] * len(low)
     rows = zip(source.models(), source.families(), low, high, rest, strict=True)
     return [
-        ModelGap(name=name, family=family, low=a, high=b, gap=b - a, robustness=r)
+        ModelGap(
+            name=name,
+            family=family,
+            low=a,
+            high=b,
+            gap=b - a,
+            robustness=None if r is None else round(r, 9),
+        )
         for name, family, a, b, r in rows
     ], line
 
@@ -156,5 +165,3 @@ def models_page(source: Source, split: str, a: int, b: int) -> ModelsPage:
         "mean_null": bands["r"], "ratio": finite(found.ratio), "ratio_null": bands["ratio"],
         "n_classes": len(ends.classes), "draws": len(null.r),
     })  # fmt: skip
-
-

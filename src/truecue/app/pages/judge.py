@@ -21,9 +21,9 @@ ANSWERS = {
     "background": ("B", "the background of the main object",
                    "Water around a fish, snow under a sledge, a tinted backdrop."),
     "separate_object": ("S", "another object that is not part of it",
-                        "The hand that holds the fish, a flower under a bee, a mark in the corner."),
+                        "The hand that holds a fish, a flower under a bee, a mark in a corner."),
     "main_object": ("M", "some part of the main object",
-                    "The fins of the fish, the stroke of a digit, the whole bird."),
+                    "The fins of a fish, the stroke of a digit, the whole bird."),
 }  # fmt: skip
 """For each answer its key, its wording, and examples."""
 CONFIDENCE = ("not at all", "slightly", "somewhat", "fairly", "completely")

@@ -89,7 +89,10 @@ def _suspect(
 ) -> Suspect:
     counts = {kind: list(said.values()).count(kind) for kind in FINDINGS}
     return Suspect(
-        image=row["image"], predicted=row["predicted"], says=source.classes[row["predicted"]],
-        agrees=row["predicted"] == c, mine=said.get(annotator, ""),
+        image=row["image"],
+        predicted=row["predicted"],
+        says=source.classes[row["predicted"]],
+        agrees=row["predicted"] == c,
+        mine=said.get(annotator, ""),
         said={kind: n for kind, n in counts.items() if n},
     )

@@ -51,7 +51,7 @@ document.addEventListener("keydown", (event) => {
   if (form && wanted === "Enter" && !target.matches("button, a, summary")) {
     event.preventDefault();
     press(form.querySelector("[data-submit]"));
-  } else if (form && wanted === " " && !target.matches("button, summary, [type=radio]")) {
+  } else if (document.querySelector("[data-amplified]") && wanted === " " && !target.matches("button, summary, [type=radio]")) {
     event.preventDefault();
     toggle(document.querySelector("[data-amplified]"));
   } else if (wanted === "h" && document.querySelector("[data-rows]")) {
