@@ -69,6 +69,9 @@ class Pictures:
         Raises:
             DataError: there is no such image.
         """
+        n = len(self.source.part(split))
+        if not 0 <= i < n:
+            raise DataError(f"there are {n:,} {split} images, 0 to {n - 1}; not {i}")
         return encode(enlarged(self._pixels(split, torch.tensor([i])))[0])
 
     def _of_feature(self, row: Row, class_index: int, feature: int, i: int) -> bytes:
@@ -106,10 +109,7 @@ class Pictures:
         return encode(enlarged(box.cut(x))[0])
 
     def _pixels(self, split: str, ids: Tensor) -> Tensor:
-        images = self.source.part(split)
-        if int(ids.max()) >= len(images) or int(ids.min()) < 0:
-            raise DataError(f"there are {len(images):,} {split} images; not {int(ids.max())}")
-        x = images.images[ids]
+        x = self.source.part(split).images[ids]
         return x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
 
     def _stored(self, split: str, ids: tuple[int, ...], features: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,398 @@
+"""Every page, and the same values as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from app_help import NASTY, judge_all
+
+from truecue.metrics.agreement import agreement
+
+pytest.importorskip("fastapi", reason="the app's packages are not installed")
+
+if TYPE_CHECKING:
+    from app_help import Person
+
+    from truecue.app.source import Source
+
+
+def addresses(source: Source) -> list[str]:
+    """Every page that there is."""
+    f = source.audit.features(0)[0].feature
+    return ["/classes", "/class/0", f"/class/0/feature/{f}", f"/judge/0/{f}", "/agreement", "/bias",
+            "/models", "/repair", "/labels", "/cues"]  # fmt: skip
+
+
+def biased(source: Source) -> None:
+    """Verdicts that make every class's first feature spurious."""
+    first = {c: source.audit.features(c)[0].feature for c in range(len(source.classes))}
+    judge_all(source, lambda c, f: "background" if first[c] == f else "main_object")
+    source.measure()
+
+
+@pytest.mark.parametrize("state", ["new", "judged"])
+def test_every_page_is_there_for_people_and_for_programs(
+    source: Source, judge: Callable[..., Person], state: str
+) -> None:
+    if state == "judged":
+        biased(source)
+    ada = judge("Ada")
+    for address in addresses(source):
+        page, twin = ada.get(address), ada.get(f"{address}.json")
+        assert page.status_code == twin.status_code == 200, address
+        assert page.headers["content-type"].startswith("text/html")
+        assert "<h1>" in page.text, address
+        assert isinstance(twin.json(), dict), address
+    schema = ada.json("/openapi.json")
+    known = {path for path in schema["paths"] if path.endswith(".json")}
+    assert len(known) == len(addresses(source))
+    for path in known:
+        answer = schema["paths"][path]["get"]["responses"]["200"]
+        assert "$ref" in answer["content"]["application/json"]["schema"], path
+
+
+def test_names_of_classes_are_text_on_every_page(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    biased(source)
+    ada = judge("Ada")
+    shown = 0
+    for address in addresses(source):
+        page = ada.get(address).text
+        assert NASTY not in page, address
+        shown += "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;" in page
+    assert shown >= 5
+
+
+def test_overview_says_what_is_judged_spurious_and_costs(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    before = ada.json("/classes.json")
+    assert (before["judged"], before["spurious"], before["stale"]) == (0, 0, False)
+    assert {row["state"] for row in before["rows"]} == {"not annotated"}
+    assert {row["why"] for row in before["rows"]} == {"not annotated"}
+    biased(source)
+    after = ada.json("/classes.json?sort=gap")
+    assert after["judged"] == after["pairs"] == len(source.audit.pairs())
+    assert after["spurious"] == len(source.classes)
+    gaps = {row["class"]: row["gap"]["value"] for row in source.by_verdicts("test")["classes"]}  # type: ignore[index]
+    shown = [(row["index"], row["gap"]["value"]) for row in after["rows"]]
+    assert dict(shown) == pytest.approx(gaps)
+    assert [g for _, g in shown] == sorted((g for _, g in shown), reverse=True)
+    assert after["macro"]["value"] == pytest.approx(sum(gaps.values()) / len(gaps))
+    assert all(row["features"][0]["state"] == "spurious" for row in after["rows"])
+
+
+def test_overview_is_searched_by_name_and_number(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    for q, wanted in (("SCRIPT", [0]), ("7", [7]), ("nothing like it", [])):
+        found = ada.json(f"/classes.json?q={q}")
+        assert [row["index"] for row in found["rows"]] == wanted
+    assert "No class is called" in ada.get("/classes?q=nothing+like+it").text
+    names = [row["name"] for row in ada.json("/classes.json?sort=name")["rows"]]
+    assert names == sorted(names, key=str.lower)
+
+
+def test_overview_says_that_verdicts_are_newer_than_gaps(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    f = source.audit.features(3)[0].feature
+    ada.answer(3, f)
+    page = ada.json("/classes.json?sort=index")
+    assert page["stale"]
+    assert page["rows"][3]["why"] == "not measured yet"
+    assert ada.post("/measure", back="/classes").headers["location"] == "/classes"
+    page = ada.json("/classes.json?sort=index")
+    assert not page["stale"]
+    assert page["rows"][3]["gap"]["value"] is not None
+    assert page["rows"][4]["gap"]["value"] is None
+
+
+def test_feature_page_shows_votes_and_where_else_the_feature_matters(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    pairs = source.audit.pairs()
+    shared = next(p for p in pairs if sum(q.feature == p.feature for q in pairs) > 1)
+    c, f = shared.class_index, shared.feature
+    judge("Ada").answer(c, f, "background", reason="the <tint>")
+    judge("Grace").answer(c, f, "separate_object", confidence="2")
+    alan = judge("Alan")
+    alan.answer(c, f, "main_object")
+    page = alan.json(f"/class/{c}/feature/{f}.json")
+    assert (page["state"], page["kind"]) == ("spurious", "ambiguous")
+    assert (page["answers"], page["spurious_votes"]) == (3, 2)
+    assert {(v["annotator"], v["answer"], v["confidence"]) for v in page["votes"]} == {
+        ("Ada", "background", 4), ("Grace", "separate_object", 2), ("Alan", "main_object", 4)
+    }  # fmt: skip
+    others = {n["class_index"] for n in page["elsewhere"]["not judged"]}
+    assert others == {q.class_index for q in pairs if q.feature == f} - {c}
+    assert {s["feature"] for s in page["siblings"]} == {
+        q.feature for q in source.audit.features(c)
+    } - {f}
+    assert [cell["image"] for cell in page["top"]] == source.audit.strongest(c, f)
+    assert [g["split"] for g in page["gaps"]] == ["val", "test"]
+    assert "the &lt;tint&gt;" in alan.get(f"/class/{c}/feature/{f}").text
+    assert alan.get(f"/class/{c}/feature/9999").status_code == 404
+    assert "has no feature 9999" in alan.get(f"/class/{c}/feature/9999.json").json()["error"]
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_strips_walk_the_whole_ranking(
+    source: Source, judge: Callable[..., Person], split: str
+) -> None:
+    ada, f = judge("Ada"), source.audit.features(2)[1].feature
+    mine = (source.audit.labels(split) == 2).nonzero().squeeze(1).tolist()
+    seen: list[dict[str, Any]] = []
+    while len(seen) < len(mine):
+        page = ada.json(f"/class/2.json?split={split}&by={f}&start={len(seen)}")
+        assert page["total"] == len(mine)
+        seen += page["images"]
+    assert sorted(r["image"] for r in seen) == sorted(mine)
+    assert [r["score"] for r in seen] == sorted(r["score"] for r in seen)
+    assert [r["rank"] for r in seen] == list(range(1, len(mine) + 1))
+    says = source.audit.predicted(split)
+    assert all(r["predicted"] == int(says[r["image"]]) for r in seen)
+    assert all(r["right"] == (r["predicted"] == 2) for r in seen)
+    ends = min(8, len(mine) // 2)
+    assert [r["image"] for r in page["low"]] == [r["image"] for r in seen[:ends]]
+    assert [r["image"] for r in page["high"]] == [r["image"] for r in seen[-ends:]]
+    assert page["k"] == min(round(0.2 * len(mine)), len(mine) // 2)
+    walked = ada.json(f"/class/2.json?split={split}&by={f}&rank=4")
+    assert walked["images"][0] == seen[3]
+
+
+def test_strips_by_spuriosity_need_a_spurious_feature(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    assert "No feature of this class has been judged" in ada.get("/class/0").text
+    biased(source)
+    page = ada.json("/class/0.json?split=test")
+    s, y = source.audit.spuriosity("test"), source.audit.labels("test")
+    assert page["total"] == int((y == 0).sum())
+    for r in page["images"]:
+        assert r["score"] == pytest.approx(float(s[r["image"]]))
+    assert ada.get("/plot/histogram.svg?split=test&c=0").text.startswith("<?xml")
+    assert ada.get("/class/0?split=elsewhere").status_code == 404
+    assert ada.get("/class/77").status_code == 404
+
+
+def test_bias_page_has_the_measured_gaps(source: Source, judge: Callable[..., Person]) -> None:
+    ada = judge("Ada")
+    assert not ada.json("/bias.json")["measured"]
+    assert "Nothing to measure yet" in ada.get("/bias").text
+    assert ada.get("/plot/ends.svg?split=test").status_code == 404
+    biased(source)
+    for split in ("val", "test"):
+        page, told = ada.json(f"/bias.json?split={split}"), source.by_verdicts(split)
+        assert told is not None
+        assert page["macro"]["value"] == told["macro"]["value"]
+        assert page["null"]["low"] == told["null"]["low"]
+        assert {r["index"]: r["gap"]["value"] for r in page["classes"]} == {
+            r["class"]: r["gap"]["value"] for r in told["classes"]
+        }
+    assert [m["name"] for m in page["models"]] == ["audit", "mlp", "deep"]
+    assert page["models"][0]["gap"] == pytest.approx(page["macro"]["value"])
+    assert sum(m["robustness"] for m in page["models"]) == pytest.approx(0, abs=1e-6)
+    for plot in ("ends", "gaps", "violins", "robustness"):
+        assert "<svg" in ada.get(f"/plot/{plot}.svg?split=test").text, plot
+    assert ada.get("/bias?split=train").status_code == 404
+
+
+def test_models_page_compares_with_random_orders(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    assert "Nothing to compare yet" in ada.get("/models").text
+    biased(source)
+    page, ends = ada.json("/models.json"), source.ends("test")
+    assert ends is not None
+    found = agreement(ends.gaps)
+    assert torch.tensor(page["r"]).allclose(found.r.float(), atol=1e-6)
+    assert page["mean"] == pytest.approx(found.mean)
+    assert page["mean_null"]["low"] <= page["mean_null"]["value"] <= page["mean_null"]["high"]
+    assert page["draws"] >= 200
+    for address in ("agreement.svg?split=test", "pair.svg?split=test&a=0&b=2"):
+        assert "<svg" in ada.get(f"/plot/{address}").text, address
+    assert ada.get("/plot/pair.svg?split=test&a=0&b=9").status_code == 404
+
+
+def test_one_model_alone_has_nothing_to_compare(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    source.others = ()
+    biased(source)
+    assert "There is one model" in judge("Ada").get("/models").text
+    assert judge("Ada").json("/bias.json")["line"] is None
+    assert "<svg" in judge("Ada").get("/plot/ends.svg?split=test").text
+
+
+def test_annotators_page_counts_people_and_their_agreement(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    assert "Nobody has judged a feature yet" in ada.get("/agreement").text
+    judge_all(source, lambda c, _: "background" if c % 2 else "main_object", "Ada")
+    judge_all(source, lambda c, _: "separate_object" if c % 2 else "main_object", "Grace")
+    judge_all(source, lambda c, _: "background" if c < 5 else "main_object", "Alan")
+    f = source.audit.features(1)[0].feature
+    ada.post("/gold", c=1, f=f, answer="background")
+    page, told = ada.json("/agreement.json"), source.verdicts.aggregate()
+    assert page["fleiss"] == pytest.approx(told.fleiss)
+    assert {(t["a"], t["b"]): t["kappa"] for t in page["two"]} == pytest.approx(told.cohen)
+    assert {p["name"]: (p["gold_right"], p["gold_answered"]) for p in page["people"]} == {
+        "Ada": (1, 1), "Alan": (1, 1), "Grace": (0, 1)
+    }  # fmt: skip
+    assert page["disputed"]
+    assert page["gold"][0]["answer"] == "background"
+    assert page["disputed"][0]["agreement"] == pytest.approx(2 / 3)
+
+
+def test_repairs_are_shown_where_there_are_some(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    assert "truecue repair" in ada.get("/repair").text
+    state = {"accuracy": 0.8, "low": 0.6, "high": 0.9, "gap": 0.3, "curve": [0.6, None, 0.9]}
+    folder = source.audit.folder / "repair"
+    folder.mkdir()
+    told = {"title": "low <b>", "before": state, "after": state | {"gap": {"value": 0.05}}}
+    (folder / "low.json").write_text(json.dumps(told))
+    page = ada.json("/repair.json")
+    assert [row["name"] for row in page["rows"]] == ["low <b>"]
+    assert page["rows"][0]["after"]["gap"] == 0.05
+    assert "low &lt;b&gt;" in ada.get("/repair").text
+    for plot in ("repair", "curves"):
+        assert "<svg" in ada.get(f"/plot/{plot}.svg").text
+    (folder / "low.json").write_text("{")
+    assert "cannot be read" in ada.get("/repair").text
+
+
+def test_cues_are_shown_where_there_is_a_table(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada = judge("Ada")
+    assert "No cues have been looked for" in ada.get("/cues").text
+    effect = {"value": 0.4, "low": 0.3, "high": 0.5, "n": 9, "p": 0.001, "q": 0.002}
+    row = {"name": "hue", "kind": "property", "about": "mean hue", "verdict": "alarm",
+           "why": "It tells the class", "available": effect, "used": None, "how": None, "q": 0.0001,
+           "classes": [{"name": "a", "tells": 0.5, "hangs": None}],
+           "next": ["Augment it"]}  # fmt: skip
+    told = {"kind": "cues", "cues": [row], "level": 0.1, "least": 0.05, "notes": []}
+    (source.audit.folder / "cues.json").write_text(json.dumps(told))
+    page = ada.json("/cues.json")
+    assert page["counts"] == {"alarm": 1}
+    assert page["rows"][0]["available"]["effect"] == {"value": 0.4, "low": 0.3, "high": 0.5}
+    text = ada.get("/cues").text
+    assert "1 cue raises an alarm" in text
+    assert "&lt; 0.001" in text
+
+
+def negative(source: Source) -> int:
+    """Verdicts and predictions that give a class a negative gap; the class."""
+    c, f = 1, source.audit.features(1)[0]
+    core = source.audit.features(1)[1].feature
+    from truecue.audit.verdicts import Judgement
+
+    source.verdicts.add(
+        Judgement(c, f.feature, "Ada", "background"), Judgement(c, core, "Ada", "main_object")
+    )
+    for split in ("val", "test"):
+        import numpy as np
+
+        path = source.audit.folder / split / "predicted.npy"
+        says = np.load(path)
+        ids = source.audit.page(split, c, f.feature, count=10_000).ids
+        says[ids] = c
+        says[ids[-len(ids) // 3 :]] = 4
+        np.save(path, says)
+    source.audit.forget()
+    source.measure()
+    return c
+
+
+def test_suspicious_labels_are_reviewed(source: Source, judge: Callable[..., Person]) -> None:
+    ada = judge("Ada")
+    assert "No class has a negative gap" in ada.get("/labels").text
+    c = negative(source)
+    page = ada.json("/labels.json")
+    assert [found["index"] for found in page["classes"]] == [c]
+    first = page["classes"][0]["images"][0]
+    assert first["says"] == "4"
+    assert not first["agrees"]
+    assert ada.get(f"/crop/test/{first['image']}").headers["content-type"] == "image/png"
+    at = ada.post("/labels", split="test", image=first["image"], finding="several_objects")
+    assert at.headers["location"] == f"/labels?split=test#image-{first['image']}"
+    ada.post("/labels", split="test", image=first["image"], finding="label_wrong")
+    judge("Grace").post("/labels", split="test", image=first["image"], finding="fine")
+    found = ada.json("/labels.json")["classes"][0]["images"][0]
+    assert found["mine"] == "label_wrong"
+    assert found["said"] == {"label_wrong": 1, "fine": 1}
+    rows = list(csv.DictReader(io.StringIO(ada.get("/labels.csv").text)))
+    assert [(r["annotator"], r["finding"]) for r in rows] == [
+        ("Ada", "label_wrong"), ("Grace", "fine")
+    ]  # fmt: skip
+
+
+def test_only_images_that_are_up_for_review_are_reviewed(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    c, ada = negative(source), judge("Ada")
+    other = int((source.audit.labels("test") != c).nonzero()[0])
+    assert ada.post("/labels", split="test", image=other, finding="fine").status_code == 422
+    image = ada.json("/labels.json")["classes"][0]["images"][0]["image"]
+    assert ada.post("/labels", split="test", image=image, finding="good").status_code == 422
+    assert ada.get(f"/crop/test/{other}").status_code == 404
+    assert source.reviews.all() == []
+    assert judge().post("/labels", split="test", image=image, finding="fine").status_code == 303
+    assert source.reviews.all() == []
+
+
+def test_pictures_are_those_of_the_page(source: Source, judge: Callable[..., Person]) -> None:
+    ada, f = judge("Ada"), source.audit.features(0)[0].feature
+    shown = source.shown(0, f)
+    seen = set()
+    for row in ("heat", "amplified"):
+        for i in shown.top:
+            answer = ada.get(f"/picture/{row}/0/{f}/{i}")
+            assert answer.headers["content-type"] == "image/png"
+            seen.add(answer.content)
+    assert len(seen) == 2 * len(shown.top)
+    assert ada.get(f"/image/train/{shown.top[0]}").content not in seen
+    source.robust = False
+    fresh = judge("Ada")
+    assert fresh.get(f"/picture/amplified/0/{f}/{shown.top[0]}").status_code == 404
+    assert "amplified images are left out" in fresh.get(f"/class/0/feature/{f}").text.lower()
+
+
+def test_a_class_is_described_where_the_folder_says_so(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    told = {"3": {"group": "odd digits", "definition": "Two & one", "link": "javascript:alert(1)"}}
+    (source.audit.folder / "classes.json").write_text(json.dumps(told))
+    f = source.audit.features(3)[0].feature
+    page = judge("Ada").get(f"/judge/3/{f}").text
+    assert "odd digits" in page
+    assert "Two &amp; one" in page
+    assert "javascript:" not in page
+
+
+def test_other_models_must_be_of_the_same_images(source: Source, digits: Any) -> None:
+    from truecue.app.source import Source as Opened
+    from truecue.audit.audit import Audit
+    from truecue.errors import DataError
+
+    other = Audit(source.audit.folder)
+    other.facts["splits"]["test"]["digest"] = "another"
+    with pytest.raises(DataError, match="only models on the same images"):
+        Opened(Audit(source.audit.folder), digits, others=[other])
