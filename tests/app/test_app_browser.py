@@ -6,6 +6,8 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from truecue.app.source import Source
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 KEYS = {"background": "b", "separate_object": "s", "main_object": "m"}
 
 pytestmark = [
@@ -50,6 +55,14 @@ def enter(page: Any, address: str, name: str) -> None:
     page.wait_for_selector("form[data-answer]")
 
 
+def until(page: Any, condition: str, value: str = "") -> None:
+    """Wait until something holds; Playwright's own way needs code that the pages forbid."""
+    end = time.monotonic() + 30
+    while not page.evaluate(condition, value):
+        assert time.monotonic() < end, f"{condition}: not within 30 s, at {page.url}"
+        page.wait_for_timeout(10)
+
+
 def judge(page: Any, answer: str, confidence: int, reason: str) -> str:
     """Answer one question by keys; the path of the question."""
     path: str = page.evaluate("location.pathname")
@@ -59,12 +72,12 @@ def judge(page: Any, answer: str, confidence: int, reason: str) -> str:
     page.keyboard.press("t")
     page.keyboard.type(reason)
     page.keyboard.press("Enter")
-    page.wait_for_function("path => location.pathname !== path", arg=path)
-    page.wait_for_function(
+    until(page, "path => location.pathname !== path", path)
+    until(
+        page,
         "() => !document.querySelector('form[data-answer]')"
-        " || document.querySelector('[name=reason]').value === ''"
+        " || document.querySelector('[name=reason]').value === ''",
     )
-    page.wait_for_load_state()
     return path
 
 
@@ -100,8 +113,10 @@ def test_two_people_judge_by_keys_and_a_killed_browser_loses_nothing(source: Sou
         with browser() as grace:
             enter(grace, address, "Grace")
             some(grace, "Grace", 12, 30)
-    stored = {(j.annotator, f"/judge/{j.class_index}/{j.feature}"): (j.answer, j.confidence, j.reason)
-              for j in source.verdicts.all()}  # fmt: skip
+    stored = {
+        (j.annotator, f"/judge/{j.class_index}/{j.feature}"): (j.answer, j.confidence, j.reason)
+        for j in source.verdicts.all()
+    }
     assert len(stored) == 60
     assert {key: value for key, value in stored.items() if key in wanted} == wanted
     assert len(wanted) == 48
@@ -131,8 +146,6 @@ def sync_api_process(address: str) -> Iterator[_Other]:
         "    print('ready', flush=True)\n"
         "    page.wait_for_timeout(60000)\n"
     )
-    import sys
-
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(Path(__file__).parent), address],
         stdout=subprocess.PIPE, text=True,
@@ -153,10 +166,10 @@ def test_keys_undo_skip_help_and_rows(source: Source) -> None:
         page.keyboard.press("Enter")  # refused: nothing is answered
         assert page.evaluate("location.pathname") == first
         page.keyboard.press("k")
-        page.wait_for_function("path => location.pathname !== path", arg=first)
-        page.wait_for_function("() => !document.querySelector('[data-key=u]').disabled")
+        until(page, "path => location.pathname !== path", first)
+        until(page, "() => !document.querySelector('[data-key=u]').disabled")
         page.keyboard.press("u")
-        page.wait_for_function("path => location.pathname === path", arg=first)
+        until(page, "path => location.pathname === path", first)
         assert source.verdicts.all() == []
         page.keyboard.press("?")
         assert page.evaluate("document.querySelector('#help').open")

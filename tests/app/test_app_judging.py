@@ -1,4 +1,4 @@
-"""Judging: what is asked, what is refused, what is stored, and that nothing gives the answer away."""
+"""Judging: what is asked, what is refused, what is stored, and that it is blind."""
 
 from __future__ import annotations
 
@@ -148,8 +148,8 @@ def test_the_screen_is_blind(source: Source, judge: Callable[..., Person]) -> No
     row = source.of_pairs("test")[5, f.feature]
     assert f.importance is not None
     assert f.share is not None
-    for secret in ("Grace", "violet hue", "spurious", f"{f.importance:.2f}", f"{100 * f.share:.1f} %",
-                   f"{row['gap']['value']:.2f}", f.name):  # fmt: skip
+    told = f"{f.importance:.2f}", f"{100 * f.share:.1f} %", f"{row['gap']['value']:.2f}"
+    for secret in ("Grace", "violet hue", "spurious", f.name, *told):
         assert secret not in page, secret
     assert not {"rank", "importance", "share", "gap", "gaps", "votes", "state"} & twin.keys()
     judge("Ada").answer(5, f.feature, "main_object", reason="my earlier words")

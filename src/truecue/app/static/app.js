@@ -43,7 +43,10 @@ document.addEventListener("keydown", (event) => {
     } else if (form && key === "Enter" && !event.shiftKey && target.matches("textarea")) {
       event.preventDefault();
       refresh();
-      press(form.querySelector("[data-submit]"));
+      const submit = form.querySelector("[data-submit]");
+      // htmx would put the cursor into the next question's text, where keys are letters
+      if (!submit.disabled) target.blur();
+      press(submit);
     }
     return;
   }
