@@ -66,7 +66,7 @@ class Moments(NamedTuple):
         Source: Chan, Golub, LeVeque 1979.
         """
         n = self.n + other.n
-        share = (other.n / n.clamp(min=1))[:, None]
+        share = (other.n.double() / n.clamp(min=1))[:, None]
         delta = other.mean - self.mean
         mean = self.mean + delta * share
         return Moments(n, mean, self.m2 + other.m2 + delta.square() * share * self.n[:, None])
