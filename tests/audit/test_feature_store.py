@@ -171,7 +171,7 @@ def test_a_stale_sidecar_is_named(encoder, images, device):
     assert known["shape"] == [N, 64]
     assert known["dtype"] == "float16"
     (folder / "store.json").write_text(json.dumps(known | {"encoder": "old"}))
-    with pytest.raises(DataError, match="encoder 'old' and not '.*; remove the folder"):
+    with pytest.raises(DataError, match=r"encoder 'old' and not '.*; remove the folder"):
         encode(images, encoder, device)
     (folder / "store.json").write_text(json.dumps(known | {"version": 99}))
     with pytest.raises(DataError, match="version 99 and not"):

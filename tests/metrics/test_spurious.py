@@ -38,7 +38,7 @@ def mixed(n: int, f: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.rand(n, f, generator=rng), torch.randint(classes, (n,), generator=rng)
 
 
-# --- importance
+# --- what matters for a class
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,10 @@ def test_small_classes_take_the_training_statistics():
     torch.testing.assert_close(given[few], asked[few])
     torch.testing.assert_close(given[~few], own[~few])
     assert not torch.allclose(given[few], own[few])
-    mean, std = train[y_train == 0].double().mean(0), train[y_train == 0].double().std(0, correction=0)
+    mean, std = (
+        train[y_train == 0].double().mean(0),
+        train[y_train == 0].double().std(0, correction=0),
+    )
     expected = ((features[few].double() - mean) / std)[:, :2].mean(1)
     torch.testing.assert_close(asked[few], expected)
     with pytest.raises(DataError, match="training images"):
