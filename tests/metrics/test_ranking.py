@@ -14,7 +14,7 @@ from truecue.errors import ConfigError
 from truecue.metrics import ranking
 from truecue.metrics.ranking import (
     Ranking,
-    class_gap,
+    class_gaps,
     collisions,
     end_hits,
     end_sizes,
@@ -27,6 +27,11 @@ from truecue.metrics.ranking import (
 )
 
 NAN = float("nan")
+
+
+def class_gap(*counts: int):
+    """One class: right in the low end and in the high end, size of an end, right in all, images."""
+    return class_gaps(*torch.tensor(counts)[:, None])[0]
 
 
 def in_order(*sizes: int) -> Ranking:
@@ -133,12 +138,12 @@ def test_classes_without_ends_are_absent():
 
 def test_the_interval_of_a_class_is_newcombes():
     # Newcombe 1998, table II, example (a): 56/70 against 48/80, here turned to equal ends
-    found = class_gap(low=3, high=9, k=10, hits=12, n=20)
+    found = class_gap(3, 9, 10, 12, 20)
     other = stats.binomtest(9, 10).proportion_ci(method="wilson")
     own = stats.binomtest(3, 10).proportion_ci(method="wilson")
     assert found.gap.low == pytest.approx(0.6 - math.hypot(0.9 - other.low, own.high - 0.3))
     assert found.gap.high == pytest.approx(0.6 + math.hypot(other.high - 0.9, 0.3 - own.low))
-    certain = class_gap(low=10, high=10, k=10, hits=20, n=20)
+    certain = class_gap(10, 10, 10, 20, 20)
     assert certain.gap.value == 0
     assert certain.gap.low < -0.2  # ten of ten twice says little
 

@@ -106,6 +106,27 @@ def test_a_mapped_file_gives_what_memory_gives(tmp_path: Path, monkeypatch):
     )
 
 
+def test_pages_of_a_mapped_file_are_let_go(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(spurious, "_HELD", 4)
+    n, f = 40_000, 1024  # 80 MiB
+    with (tmp_path / "f.npy").open("wb") as file:
+        header = {"descr": "<f2", "fortran_order": False, "shape": (n, f)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(n // 1000):
+            file.write(np.ones((1000, f), np.float16).tobytes())
+    mapped = np.load(tmp_path / "f.npy", mmap_mode="r")
+
+    def held() -> int:
+        text = Path("/proc/self/status").read_text().split("RssFile:")[1]
+        return int(text.split()[0]) // 1024
+
+    before = held()
+    found = own_columns(mapped, torch.zeros(n).long(), torch.tensor([[3]]))
+    assert bool((found == 1).all())
+    assert held() - before < 30
+    assert float(mapped[5].sum()) == f  # and can still be read
+
+
 def test_labels_out_of_range_are_refused():
     with pytest.raises(DataError, match=r"labels must lie in 0\.\.1; found 0\.\.2"):
         importance(R, torch.tensor([0, 0, 1, 1, 2]), W)

@@ -76,9 +76,10 @@ class Store:
 
     def rows(self, ids: Tensor) -> Tensor:
         """Some images' features: float32 [m, f]."""
-        at = ids.numpy()
-        rest = self.remainder[at].astype(np.float32) / np.float32(_SCALE)
-        return torch.from_numpy(self.features[at].astype(np.float32) + rest)
+        main, rest = (
+            torch.from_numpy(a[ids.numpy()]).float() for a in (self.features, self.remainder)
+        )
+        return main.add_(rest, alpha=1 / _SCALE)
 
 
 def key_of(images: ImageSet, encoder: Classifier, device: Device) -> dict[str, Any]:
