@@ -68,7 +68,7 @@ def make_audit(
     """Find the features that a classifier may go by, and rank all images by them.
 
     Killed and called again with the same arguments, it goes on where it was: features are kept
-    shard by shard in the cache, and everything after them takes seconds. `measure` follows.
+    shard by shard in the cache, and everything after them takes seconds. `measure_gaps` follows.
 
     Args:
         folder: for all that is kept.

@@ -89,7 +89,7 @@ def audit(
     a person has judged it. Cut off and started again, it goes on where it was.
     """
     from truecue.audit.make import AuditSettings, make_audit
-    from truecue.audit.measure import measure
+    from truecue.audit.measure import measure_gaps
     from truecue.config import parse_assignments
     from truecue.errors import ConfigError
 
@@ -127,7 +127,9 @@ def audit(
     )  # fmt: skip
     if verdicts is not None:
         done.verdicts().read_csv(verdicts)
-    gaps = measure(done, k=k, stats_from="train" if stats_from == "train" else "own", seed=seed)
+    gaps = measure_gaps(
+        done, k=k, stats_from="train" if stats_from == "train" else "own", seed=seed
+    )
     if as_json:
         typer.echo(json.dumps({"audit": done.facts, "gaps": gaps}, indent=1))
     elif not quiet:
