@@ -221,7 +221,7 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
             "–" if f.share is None else f"{f.share:.0%}", *(_gap(row) for row in rows),
-            f"{rows[-1]['q']:.3f}" if "q" in rows[-1] else "–", verdict,
+            _chance(rows[-1]), verdict,
         )  # fmt: skip
     console.print(table)
     if len(order) > ROWS:
@@ -246,6 +246,12 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
     for note in audit.facts["notes"]:
         console.print(f"Note: {escape(note)}.", soft_wrap=True)
     console.print(f"Audit: {audit.folder} (audit.json, gaps.json)", soft_wrap=True, markup=False)
+
+
+def _chance(row: dict[str, Any]) -> str:
+    if "q" not in row:
+        return "–"
+    return f"{row['q']:.3f}" if row["q"] >= 0.001 else "<0.001"
 
 
 def _gap(row: dict[str, Any]) -> str:
