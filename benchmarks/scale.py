@@ -5,8 +5,8 @@
 Writes synthetic float16 features into a file, measures importance, columns of the five most
 important features of each class, statistics, rankings by each feature and by all together, and the
 gaps of twenty models on 50,000 validation images with their null bands, and removes the file. The
-time of writing is not counted; processor time is given beside it. Memory is the largest resident size, with the mapped file's pages
-(`getrusage`) and without.
+time of writing is not counted; processor time is given beside it. Memory is the largest resident
+size, with the mapped file's pages (`getrusage`) and without.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from truecue.audit import make as make_module
 from truecue.audit.audit import Audit
@@ -274,6 +275,9 @@ def test_it_goes_on_and_refuses_other_settings(
 def test_what_cannot_be_audited(folder: Path, data: Splits, net: Classifier):
     with pytest.raises(ConfigError, match="needs a model, an encoder, or both"):
         make_audit(folder / "none", data, device=CPU)
+    own = Classifier(nn.Flatten(), nn.Linear(3, 2), mean=(0.0,) * 3, std=(1.0,) * 3, spec={})
+    with pytest.raises(ConfigError, match="only those made by `build` can be loaded back"):
+        make_audit(folder / "none", data, own, device=CPU)
     wrong = build("conv3", channels=3, size=data.train.shape[1], n_classes=7)
     with pytest.raises(DataError, match="tells 7 classes apart"):
         make_audit(folder / "none", data, wrong, device=CPU)
