@@ -258,4 +258,5 @@ def _gap(row: dict[str, Any]) -> str:
     if "gap" not in row:
         return "–"
     gap = row["gap"]
-    return f"{100 * gap['value']:+.0f} ({100 * gap['low']:+.0f} to {100 * gap['high']:+.0f})"
+    value, low, high = (f"{round(100 * gap[name]):+d}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
