@@ -220,7 +220,7 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
         verdict = judged[pair].verdict if pair in judged else "–"
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
-            "–" if f.share is None else f"{f.share:.0%}", *(_gap(row) for row in rows),
+            "–" if f.share is None else f"{f.share:.0%}", *(_gap(row, whole=row is rows[-1]) for row in rows),
             _chance(rows[-1]), verdict,
         )  # fmt: skip
     console.print(table)
@@ -254,9 +254,10 @@ def _chance(row: dict[str, Any]) -> str:
     return f"{row['q']:.3f}" if row["q"] >= 0.001 else "<0.001"
 
 
-def _gap(row: dict[str, Any]) -> str:
+def _gap(row: dict[str, Any], *, whole: bool) -> str:
+    """A gap in points, with its interval where it is wanted whole."""
     if "gap" not in row:
         return "–"
     gap = row["gap"]
     value, low, high = (f"{round(100 * gap[name]):+d}" for name in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    return f"{value} ({low} to {high})" if whole else value
