@@ -39,7 +39,7 @@ from truecue.errors import DataError, StorageError
 from truecue.metrics.spurious import own_columns
 from truecue.nets.classifier import Classifier
 
-SHARD = 2048
+SHARD = 512
 """Images between two points from which a killed run goes on."""
 _SCALE = 2048.0  # half precision keeps 11 bits, so that the remainder is as large as the feature
 _LARGEST = 65504.0  # in half precision
@@ -76,9 +76,10 @@ class Store:
 
     def rows(self, ids: Tensor) -> Tensor:
         """Some images' features: float32 [m, f]."""
-        at = ids.numpy()
-        rest = self.remainder[at].astype(np.float32) / np.float32(_SCALE)
-        return torch.from_numpy(self.features[at].astype(np.float32) + rest)
+        main, rest = (
+            torch.from_numpy(a[ids.numpy()]).float() for a in (self.features, self.remainder)
+        )
+        return main.add_(rest, alpha=1 / _SCALE)
 
 
 def key_of(images: ImageSet, encoder: Classifier, device: Device) -> dict[str, Any]:

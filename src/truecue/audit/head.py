@@ -76,4 +76,4 @@ def fit_head(
 def _rows(features: Features, ids: Tensor) -> Tensor:
     if isinstance(features, Tensor):
         return features[ids].float()
-    return torch.from_numpy(features[ids.numpy()].astype(np.float32))
+    return torch.from_numpy(np.array(features[ids.numpy()])).float()

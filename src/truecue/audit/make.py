@@ -28,7 +28,7 @@ from truecue.engine.run import claim
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.ranking import is_small, rank
 from truecue.metrics.spurious import FEW, GroupRule, Importance, importance
-from truecue.nets.classifier import Classifier, save_classifier
+from truecue.nets.classifier import BUILT_FROM, Classifier, save_classifier
 from truecue.nets.pretrained import LastLayer, joined
 
 Cues = Callable[[str, ImageSet], Mapping[str, Tensor]]
@@ -68,7 +68,7 @@ def make_audit(
     """Find the features that a classifier may go by, and rank all images by them.
 
     Killed and called again with the same arguments, it goes on where it was: features are kept
-    shard by shard in the cache, and everything after them takes seconds. `measure` follows.
+    shard by shard in the cache, and everything after them takes seconds. `measure_gaps` follows.
 
     Args:
         folder: for all that is kept.
@@ -87,7 +87,7 @@ def make_audit(
         quiet: show no progress.
 
     Raises:
-        ConfigError: neither a model nor an encoder is given.
+        ConfigError: neither a model nor an encoder is given, or one was not made by `build`.
         DataError: a network does not fit the images, or the cues do not.
         RunMismatch: the folder holds an audit with other settings, images or networks.
         StorageError: something could not be written.
@@ -99,6 +99,8 @@ def make_audit(
     eyes = net if encoder is None else encoder
     if eyes is None:
         raise ConfigError("an audit needs a model, an encoder, or both")
+    for network in (net, encoder):
+        _check_card(network)
     if net is not None:
         check_fits(net, data.train)
     parts = data.parts()
@@ -276,6 +278,20 @@ class _Maker:
                         " there; look at the rank correlation instead"
                     )
         return notes
+
+
+def _check_card(net: Classifier | None) -> None:
+    """Refuse a network that the audit could not be opened with again.
+
+    Raises:
+        ConfigError: it was not made by `build`.
+    """
+    absent = [] if net is None else [name for name in BUILT_FROM if name not in net.spec]
+    if absent:
+        raise ConfigError(
+            "an audit keeps its networks, and only those made by `build` can be loaded back; this"
+            f" one's spec does not say {', '.join(absent)}"
+        )
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:

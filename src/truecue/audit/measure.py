@@ -18,7 +18,7 @@ from truecue.metrics.intervals import Estimate
 from truecue.metrics.ranking import (
     Gap,
     Ranking,
-    class_gap,
+    class_gaps,
     collisions,
     end_hits,
     false_discovery,
@@ -35,7 +35,7 @@ SUSPECTS = 0.1
 """Share of a class's images that are listed for review where its gap is negative."""
 
 
-def measure(
+def measure_gaps(
     audit: Audit, *, k: int | None = None, stats_from: StatsFrom = "own", seed: int = 0
 ) -> dict[str, Any]:
     """Measure a model's gaps on validation and test images, and write gaps.json.
@@ -120,20 +120,24 @@ def _pairs(audit: Audit, split: str, own: Moments, k: int | None) -> list[dict[s
         rows = (t.tolist() for t in (at.classes, at.k, at.low, at.high))
         ends |= {(c, slot): (low, high, size) for c, size, low, high in zip(*rows, strict=True)}
     found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
+    counts: list[tuple[int, ...]] = []
     for f in audit.pairs():
         c, slot = f.class_index, f.slot
         row: dict[str, Any] = {"class": c, "feature": f.feature, "name": f.name, "n": n[c]}
+        found.append(row)
         if (c, slot) not in ends or not bool(moving[c, slot]):
             row["why"] = "it does not vary" if (c, slot) in ends else "too few images"
-        else:
-            row |= _plain(class_gap(*ends[c, slot], hits[c], n[c]))
-            if is_small(n[c]):
-                mine = y == c
-                row["correlation"] = _finite(rank_correlation(columns[mine, slot], right[mine]))
-        found.append(row)
-    measured = [row for row in found if "gap" in row]
-    for row, q in zip(measured, false_discovery([row["p"] for row in measured]), strict=True):
-        row["q"] = q
+            continue
+        measured.append(row)
+        counts.append((*ends[c, slot], hits[c], n[c]))
+        if is_small(n[c]):
+            mine = y == c
+            row["correlation"] = _finite(rank_correlation(columns[mine, slot], right[mine]))
+    gaps = class_gaps(*torch.tensor(counts).reshape(-1, 5).T)
+    adjusted = false_discovery([gap.p for gap in gaps])
+    for row, gap, q in zip(measured, gaps, adjusted, strict=True):
+        row.update(_plain(gap), q=q)
     return found
 
 

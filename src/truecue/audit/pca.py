@@ -24,7 +24,7 @@ class Components(NamedTuple):
     vectors: Tensor
     """float64 [l, f], orthonormal, by falling variance; the signs mean nothing."""
     variances: Tensor
-    """float64 [l], eigenvalues of the covariance (divided by n)."""
+    """float64 [l], eigenvalues of the covariance (divided by n - 1)."""
 
     def alpha(self, phi: Tensor) -> Tensor:
         """Each component's part of the logit.
@@ -58,7 +58,7 @@ def neural_pca(phi: Tensor, weight: Tensor, components: int | None = None) -> Co
     psi = phi.double() * w
     mean = psi.mean(0)
     centred = psi - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(phi))
+    values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(phi) - 1))
     keep = len(values) if components is None else min(components, len(values))
     return Components(w, mean, vectors.T.flip(0)[:keep], values.flip(0)[:keep].clamp(min=0))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from truecue.errors import ConfigError
-from truecue.metrics.intervals import Estimate, wilson
+from truecue.metrics.intervals import Estimate, wilson_limits
 from truecue.metrics.spurious import FEW
 
 SHARE = 0.2
@@ -169,16 +169,16 @@ def spurious_gap(
     Source: Moayeri et al. 2023, section 4; Newcombe 1998, method 10.
     """
     hits = end_hits(right, ranking, k)
-    total = torch.tensor([int(right[ranking.of(c)].sum()) for c in hits.classes.tolist()])
-    sizes = ranking.starts.diff()[hits.classes]
-    columns = (hits.classes, hits.k, hits.low, hits.high, total, sizes)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    found = {c: class_gap(lo, hi, size, hit, n) for c, size, lo, hi, hit, n in rows}
-    return SpuriousGaps(found, *_over_classes(hits, draws, seed))
+    sizes = ranking.starts.diff()
+    of = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    total = torch.bincount(of[right[ranking.order]], minlength=len(sizes))
+    found = class_gaps(hits.low, hits.high, hits.k, total[hits.classes], sizes[hits.classes])
+    by_class = dict(zip(hits.classes.tolist(), found, strict=True))
+    return SpuriousGaps(by_class, *_over_classes(hits, draws, seed))
 
 
-def class_gap(low: int, high: int, k: int, hits: int, n: int) -> Gap:
-    """The gap of one class from counts.
+def class_gaps(low: Tensor, high: Tensor, k: Tensor, hits: Tensor, n: Tensor) -> list[Gap]:
+    """The gaps of classes from counts, all int64 [c].
 
     Args:
         low: right predictions in the low end.
@@ -187,21 +187,41 @@ def class_gap(low: int, high: int, k: int, hits: int, n: int) -> Gap:
         hits: right predictions in the whole class.
         n: images of the class, at least 2k.
     """
-    a, b = wilson(low, k), wilson(high, k)
-    gap = b.value - a.value
-    lower = gap - math.hypot(b.value - b.low, a.high - a.value)
-    upper = gap + math.hypot(b.high - b.value, a.value - a.low)
-    null = _null(hits, n, k)
-    between = np.abs(np.arange(-k, k + 1)) >= abs(high - low)
-    p = min(1.0, float(null[between].sum()))
-    sums = null.cumsum()
-    inner = [int(np.searchsorted(sums, t + s * 1e-9)) - k for t, s in ((0.025, 1), (0.975, -1))]
-    return Gap(a, b, Estimate(gap, max(-1.0, lower), min(1.0, upper), k), p,
-               (inner[0] / k, inner[1] / k))  # fmt: skip
+    a, b = low / k.double(), high / k.double()
+    (a_low, a_high), (b_low, b_high) = wilson_limits(low, k), wilson_limits(high, k)
+    gap = b - a
+    lower = (gap - torch.hypot(b - b_low, a_high - a)).clamp(min=-1)
+    upper = (gap + torch.hypot(b_high - b, a - a_low)).clamp(max=1)
+    columns = (a, a_low, a_high, b, b_low, b_high, gap, lower, upper)
+    values = zip(*(column.tolist() for column in columns), strict=True)
+    counts = zip(*(column.tolist() for column in (low, high, k, hits, n)), strict=True)
+    found = []
+    for v, (lo, hi, size, right, whole) in zip(values, counts, strict=True):
+        null = _null(right, whole, size)
+        one, other, gap_of = (Estimate(v[i], v[i + 1], v[i + 2], size) for i in (0, 3, 6))
+        found.append(Gap(one, other, gap_of, null.chance[abs(hi - lo)], null.between))
+    return found
+
+
+class _Null(NamedTuple):
+    chance: tuple[float, ...]
+    """Of a difference of 0..k right predictions or more, either way."""
+    between: tuple[float, float]
+    """Limits of 95 % of the gaps."""
 
 
 @lru_cache(maxsize=4096)
-def _null(hits: int, n: int, k: int) -> npt.NDArray[np.float64]:
+def _null(hits: int, n: int, k: int) -> _Null:
+    """What gaps random orders of a class give."""
+    chances = _differences(hits, n, k)
+    folded = chances[k:] + np.r_[0.0, chances[:k][::-1]]
+    tail = folded[::-1].cumsum()[::-1].clip(max=1)
+    sums = chances.cumsum()
+    low, high = (int(np.searchsorted(sums, at)) - k for at in (0.025 + 1e-9, 0.975 - 1e-9))
+    return _Null(tuple(tail.tolist()), (low / k, high / k))
+
+
+def _differences(hits: int, n: int, k: int) -> npt.NDArray[np.float64]:
     """Chances of high minus low = -k..k right predictions when the order is random.
 
     The two ends are then two disjoint random sets, so that the counts have the multivariate
@@ -232,21 +252,33 @@ def _null(hits: int, n: int, k: int) -> npt.NDArray[np.float64]:
 
 
 def _over_classes(hits: EndHits, draws: int, seed: int) -> tuple[Estimate, Estimate]:
-    k, low, high = (t.double().numpy() for t in (hits.k, hits.low, hits.high))
-    if not len(k):
+    k, low, high = (t.numpy() for t in (hits.k, hits.low, hits.high))
+    n = len(k)
+    if not n:
         nothing = Estimate(_NAN, _NAN, _NAN, 0)
         return nothing, nothing
     rng = np.random.default_rng(seed)
-    # images that are right or wrong, drawn with replacement: their number is binomial
-    again = rng.binomial(hits.k.numpy(), high / k, (draws, len(k)))
-    again = again - rng.binomial(hits.k.numpy(), low / k, (draws, len(k)))
+    (low_mean, low_all), (high_mean, high_all) = (_again(h, k, draws, rng) for h in (low, high))
 
     def estimate(value: float, drawn: npt.NDArray[Any]) -> Estimate:
         lower, upper = np.quantile(drawn, [0.025, 0.975])
-        return Estimate(float(value), float(lower), float(upper), len(k))
+        return Estimate(float(value), float(lower), float(upper), n)
 
-    macro = estimate(((high - low) / k).mean(), (again / k).mean(1))
-    return macro, estimate((high - low).sum() / k.sum(), again.sum(1) / k.sum())
+    macro = estimate(((high - low) / k).mean(), (high_mean - low_mean) / n)
+    return macro, estimate((high - low).sum() / k.sum(), (high_all - low_all) / k.sum())
+
+
+def _again(
+    hits: npt.NDArray[Any], k: npt.NDArray[Any], draws: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Accuracies and hits of ends, added up over classes, when images are drawn with replacement.
+
+    Of images that are right or wrong, the number of right ones drawn is binomial, and so is its sum
+    over ends of the same size and accuracy.
+    """
+    (size, right), m = np.unique(np.stack([k, hits]), axis=1, return_counts=True)
+    drawn = rng.binomial(size * m, right / size, (draws, len(m)))
+    return drawn @ (1 / size), drawn.sum(1)
 
 
 def rank_correlation(scores: Tensor, right: Tensor) -> float:
