@@ -14,7 +14,7 @@ from app_help import CPU, NASTY, Person
 import truecue
 from truecue.audit.audit import Audit
 from truecue.audit.make import make_audit
-from truecue.audit.measure import measure
+from truecue.audit.measure import measure_gaps
 from truecue.data.sets import Splits
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def audits(digits: Splits, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
             net = truecue.train(erm, digits, arch=arch, seed=seed, device=CPU).net
             folders.append(tmp_path_factory.mktemp("audits") / name)
             made = make_audit(folders[-1], digits, net, device=CPU, facts={"data": "digits"})
-            measure(made)
+            measure_gaps(made)
     return folders
 
 

@@ -162,9 +162,9 @@ def test_open_servers_go_by_their_own_names_and_addresses() -> None:
 def test_nothing_is_shown_without_the_password(
     source: Source, judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from truecue.app import server
+    from truecue.app import writing
 
-    monkeypatch.setattr(server, "_PATIENCE", 0.0)
+    monkeypatch.setattr(writing, "_PATIENCE", 0.0)
     ada = judge(host="0.0.0.0", password="open sesame")
     for address in [*pages(source)[:5], "/image/train/0", "/openapi.json", "/verdicts.csv"]:
         answer = ada.get(address, follow_redirects=False)

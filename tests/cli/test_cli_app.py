@@ -26,7 +26,7 @@ from truecue.nets.build import build
 def audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An audit of an untrained network on a few digits."""
     monkeypatch.setenv("TRUECUE_CACHE", str(tmp_path / "cache"))
-    suite = truecue.Digits(train_size=100, test_size=100)
+    suite = truecue.Digits(train_size=300, test_size=200)
     data = suite.load(seed=3)
     net = build("conv3", channels=3, size=data.train.shape[1], n_classes=10)
     facts = {"data": "digits", "settings": suite.to_dict()}
@@ -70,7 +70,7 @@ def test_folders_and_hosts_that_cannot_be_used_are_refused(
         said = run(capsys, monkeypatch, str(audit), "--port", port, "--no-open")
         assert f"cannot listen at 127.0.0.1, port {port}" in said
     text = (audit / "run.toml").read_text()
-    (audit / "run.toml").write_text(text.replace("train_size = 100", "train_size = 101"))
+    (audit / "run.toml").write_text(text.replace("train_size = 300", "train_size = 301"))
     assert "are not those of" in run(capsys, monkeypatch, str(audit))
     (audit / "run.toml").write_text(text.replace('data = "digits"', ""))
     assert "name them with --data" in run(capsys, monkeypatch, str(audit))
@@ -97,12 +97,13 @@ def test_it_serves_until_it_is_stopped(audit: Path) -> None:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/classes.json")
             except urllib.error.HTTPError as error:
-                assert error.code == 401  # the password counts
+                code = error.code
                 error.close()
                 break
             except urllib.error.URLError:
                 assert time.monotonic() < end
                 time.sleep(0.1)
+        assert code == 401  # the password counts
         process.send_signal(signal.SIGINT)
         assert process.wait(20) in (0, 130)
     finally:

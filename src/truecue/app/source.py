@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from truecue.audit.audit import Audit, Feature
-from truecue.audit.measure import measure
+from truecue.audit.measure import measure_gaps
 from truecue.audit.reviews import Reviews
 from truecue.audit.verdicts import Aggregate, Judgement, PairVerdict
 from truecue.data.sets import ImageSet, Splits
@@ -250,7 +250,7 @@ class Source:
             if path.is_file():
                 before = {k: v for k, v in self.audit.gaps().items() if k in _MEASURED}
             fresh = Audit(self.audit.folder)
-            measure(fresh, **before)
+            measure_gaps(fresh, **before)
             self.audit = fresh
 
     # --- several models
