@@ -68,7 +68,7 @@ def overview(source: Source, q: str, sort: Sort, start: int, split: str) -> Over
     """The classes that fit a search by name or number, sorted, a page of them."""
     audit, split = source.audit, source.measured(split)
     judged = source.judged().pairs
-    by_verdicts = source.by_verdicts(split)
+    by_verdicts, stale = source.by_verdicts(split), source.is_stale()
     gaps = {row["class"]: row for row in (by_verdicts or {}).get("classes", [])}
     of_pairs = source.of_pairs(split)
     spurious = source.judged().spurious()
@@ -101,7 +101,7 @@ def overview(source: Source, q: str, sort: Sort, start: int, split: str) -> Over
             why = "nothing to rank" if not spurious.get(c) else "too few images"
             if not answered:
                 why = "not annotated"
-            elif source.is_stale() and spurious.get(c):
+            elif stale and spurious.get(c):
                 why = "not measured yet"
         best = largest.get(c)
         rows.append(ClassRow(
@@ -124,7 +124,7 @@ def overview(source: Source, q: str, sort: Sort, start: int, split: str) -> Over
         rows=rows, found=len(found), total=len(source.classes), q=q, sort=sort, start=start,
         split=split, splits=[s for s in audit.splits if s != "train"], pairs=len(known),
         judged=len(known & judged.keys()), spurious=sum(map(len, spurious.values())),
-        macro=Number.of(by_verdicts and by_verdicts["macro"]), stale=source.is_stale(),
+        macro=Number.of(by_verdicts and by_verdicts["macro"]), stale=stale,
         notes=audit.facts["notes"],
     )  # fmt: skip
 
