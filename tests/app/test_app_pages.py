@@ -263,19 +263,42 @@ def test_repairs_are_shown_where_there_are_some(
 ) -> None:
     ada = judge("Ada")
     assert "truecue repair" in ada.get("/repair").text
-    state = {"accuracy": 0.8, "low": 0.6, "high": 0.9, "gap": 0.3, "curve": [0.6, None, 0.9]}
+    assert ada.get("/plot/repair.svg?split=test").status_code == 404
+
+    def state(gap: float) -> dict[str, Any]:
+        values = {"accuracy": 0.8, "low": 0.6, "high": 0.6 + gap, "gap": gap}
+        ends = {k: {"value": v, "low": v - 0.1, "high": v + 0.1, "n": 9} for k, v in values.items()}
+        return ends | {"curve": [0.6, None, 0.9]}
+
+    parts = {part: state(0.3) for part in ("val", "test")}
+    after = {part: state(0.05) for part in ("val", "test")}
+    low = {
+        "title": "low <b>",
+        "parts": after,
+        "change": {part: {"gap": {"value": -0.25, "low": -0.3, "high": -0.2}} for part in after},
+    }
+    told = {"kind": "repair", "before": parts, "methods": {"low": low}, "notes": ["A note"],
+            "sizes": {"val": 20, "test": 1234},
+            "repaired": [{"name": source.classes[0]}]}  # fmt: skip
     folder = source.audit.folder / "repair"
     folder.mkdir()
-    told = {"title": "low <b>", "before": state, "after": state | {"gap": {"value": 0.05}}}
-    (folder / "low.json").write_text(json.dumps(told))
+    (folder / "repair.json").write_text(json.dumps(told))
+    (folder / "low.json").write_text("{}")  # the card of the repaired model
     page = ada.json("/repair.json")
-    assert [row["name"] for row in page["rows"]] == ["low <b>"]
-    assert page["rows"][0]["after"]["gap"] == 0.05
-    assert "low &lt;b&gt;" in ada.get("/repair").text
+    assert (page["split"], page["n"]) == ("test", 1234)
+    assert [(row["name"], row["gap"]["value"]) for row in page["rows"]] == [
+        ("before", 0.3), ("low <b>", 0.05)
+    ]  # fmt: skip
+    assert page["rows"][1]["change"] == {"value": -0.25, "low": -0.3, "high": -0.2}
+    text = ada.get("/repair?split=val").text
+    assert "low &lt;b&gt;" in text
+    assert "no epoch was chosen by" in text
     for plot in ("repair", "curves"):
-        assert "<svg" in ada.get(f"/plot/{plot}.svg").text
-    (folder / "low.json").write_text("{")
-    assert "cannot be read" in ada.get("/repair").text
+        assert "<svg" in ada.get(f"/plot/{plot}.svg?split=val").text
+    assert ada.get("/repair?split=train").status_code == 404
+    for broken in ("{", "{}", '{"before": {"test": 3}}'):
+        (folder / "repair.json").write_text(broken)
+        assert ada.get("/repair").status_code == 404, broken
 
 
 def test_cues_are_shown_where_there_is_a_table(
@@ -288,7 +311,14 @@ def test_cues_are_shown_where_there_is_a_table(
            "why": "It tells the class", "available": effect, "used": None, "how": None, "q": 0.0001,
            "classes": [{"name": "a", "tells": 0.5, "hangs": None}],
            "next": ["Augment it"]}  # fmt: skip
-    told = {"kind": "cues", "cues": [row], "level": 0.1, "least": 0.05, "notes": []}
+    told = {
+        "kind": "cues",
+        "cues": [row],
+        "level": 0.1,
+        "least": 0.05,
+        "notes": [],
+        "chance": 0.125,
+    }
     (source.audit.folder / "cues.json").write_text(json.dumps(told))
     page = ada.json("/cues.json")
     assert page["counts"] == {"alarm": 1}
@@ -296,6 +326,7 @@ def test_cues_are_shown_where_there_is_a_table(
     text = ada.get("/cues").text
     assert "1 cue raises an alarm" in text
     assert "&lt; 0.001" in text
+    assert "12.5 %" in text
 
 
 def negative(source: Source) -> int:

@@ -44,12 +44,16 @@ class Plots:
         Raises:
             DataError: there is nothing to draw, or no such figure.
         """
-        gaps = self.source.audit.folder / "gaps.json"
-        stamp = gaps.stat().st_mtime_ns if gaps.is_file() else 0
+        files = [self.source.audit.folder / name for name in ("gaps.json", "repair/repair.json")]
+        stamp = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
         return self._drawn(name, split, tuple(sorted(values.items())), stamp)
 
     def _draw(
-        self, name: str, split: str, values: tuple[tuple[str, int | None], ...], _stamp: int
+        self,
+        name: str,
+        split: str,
+        values: tuple[tuple[str, int | None], ...],
+        _stamp: tuple[int, ...],
     ) -> str:
         made = {
             "histogram": self._histogram, "ends": self._ends, "gaps": self._gaps,
@@ -156,36 +160,30 @@ class Plots:
         return svg_file(3.6, 3.4, draw).decode()
 
     def _repair(self, split: str) -> str:
-        del split
-        repairs = []
-        for row in self.source.repairs():
-            before, after = (_numbers(row.get(when)) for when in ("before", "after"))
-            if before and after:
-                name = str(row.get("title") or row["name"])
-                repairs.append(Repair(name, (before[0], after[0]), (before[1], after[1])))
-        return repair_arrows(repairs)
+        told = self._told(split)
+        before = told["before"][split]
+        return repair_arrows(
+            [
+                Repair(
+                    short,
+                    (before["accuracy"]["value"], found["parts"][split]["accuracy"]["value"]),
+                    (before["gap"]["value"], found["parts"][split]["gap"]["value"]),
+                )
+                for short, found in told["methods"].items()
+            ]
+        )
 
     def _curves(self, split: str) -> str:
-        del split
-        curves = {}
-        for row in self.source.repairs():
-            for when in ("before", "after"):
-                curve = (row.get(when) or {}).get("curve")
-                if curve and (when == "after" or "before" not in curves):
-                    name = "before" if when == "before" else str(row.get("title") or row["name"])
-                    curves[name] = torch.tensor([np.nan if v is None else v for v in curve])
-        if not curves:
-            raise DataError("no repair has written accuracy by rank")
+        told = self._told(split)
+        states = {"before": told["before"][split]}
+        states |= {short: found["parts"][split] for short, found in told["methods"].items()}
+        curves = {name: torch.tensor([np.nan if v is None else v for v in state["curve"]])
+                  for name, state in states.items()}  # fmt: skip
         return accuracy_by_rank(curves)
 
-
-def _numbers(state: dict[str, object] | None) -> tuple[float, float] | None:
-    """Accuracy and gap, where both are known."""
-    found = []
-    for name in ("accuracy", "gap"):
-        value = (state or {}).get(name)
-        value = value.get("value") if isinstance(value, dict) else value
-        if not isinstance(value, int | float):
-            return None
-        found.append(float(value))
-    return found[0], found[1]
+    def _told(self, split: str) -> dict[str, Any]:
+        """What the repair has written, with gaps that can be drawn."""
+        told = self.source.repair()
+        if told is None or (told["before"].get(split) or {}).get("gap", {}).get("value") is None:
+            raise DataError("there is no repair with a gap on these images")
+        return told

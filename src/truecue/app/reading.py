@@ -86,9 +86,9 @@ class Reading:
         """How alike the gaps of several models are."""
         return bias.models_page(self.site.source, split, a, b)
 
-    def repairs(self) -> others.RepairPage:
+    def repairs(self, split: str = "") -> others.RepairPage:
         """Repairs of the model."""
-        return others.repair_page(self.site.source)
+        return others.repair_page(self.site.source, split)
 
     def suspicious(self, request: Request, split: str = "") -> labels.LabelsPage:
         """Suspicious labels."""

@@ -293,10 +293,10 @@ class Source:
                 return found
         return None
 
-    def repairs(self) -> list[dict[str, Any]]:
-        """What repairs have written, by file name."""
-        paths = sorted((self.audit.folder / "repair").glob("*.json"))
-        return [{"name": path.stem} | _json(path) for path in paths]
+    def repair(self) -> dict[str, Any] | None:
+        """What the last repair has written; None where there was none."""
+        path = self.audit.folder / "repair" / "repair.json"
+        return _json(path) if path.is_file() else None
 
 
 _ABOUT = ("group", "definition", "link")

@@ -6,54 +6,69 @@ from typing import Any
 
 from truecue.app.pages.base import Number, View, finite
 from truecue.app.source import Source
-
-
-class Ends(View):
-    """One state of a model."""
-
-    accuracy: float | None
-    low: float | None
-    high: float | None
-    gap: float | None
+from truecue.errors import DataError
 
 
 class RepairRow(View):
-    """One repair."""
+    """The model before repairs, or after one."""
 
     name: str
-    before: Ends
-    after: Ends
-    note: str
+    accuracy: Number
+    low: Number
+    high: Number
+    gap: Number
+    change: Number
+    """Of the gap, on the same images."""
 
 
 class RepairPage(View):
     """The page."""
 
     folder: str
+    there: bool
+    split: str
+    """`val`: the half of the validation images that no epoch was chosen by."""
+    splits: list[str]
+    n: int
+    """Images that were measured."""
     rows: list[RepairRow]
-    curves: bool
-    """Whether accuracy by rank is known."""
+    repaired: list[str]
+    """Names of the classes that were repaired."""
+    notes: list[str]
 
 
-def repair_page(source: Source) -> RepairPage:
-    """All repairs of the audited model."""
-    found = source.repairs()
-    rows = [
-        RepairRow(name=str(r.get("title") or r["name"]), before=_ends(r.get("before")),
-                  after=_ends(r.get("after")), note=str(r.get("note") or ""))
-        for r in found
-    ]  # fmt: skip
-    curves = any("curve" in (r.get(when) or {}) for r in found for when in ("before", "after"))
-    return RepairPage(folder=str(source.audit.folder), rows=rows, curves=curves)
+def repair_page(source: Source, split: str) -> RepairPage:
+    """The repairs of the audited model, on a part of the images.
+
+    Raises:
+        DataError: repair.json is not what `truecue repair` writes, or has no such part.
+    """
+    told, folder = source.repair(), str(source.audit.folder)
+    if told is None:
+        return RepairPage(folder=folder, there=False, split=split, splits=[], n=0, rows=[],
+                          repaired=[], notes=[])  # fmt: skip
+    try:
+        splits = list(told["before"])
+        split = split or splits[-1]
+        rows = [_repair_row("before", told["before"][split], None)]
+        rows += [
+            _repair_row(m["title"], m["parts"][split], m["change"][split]["gap"])
+            for m in told["methods"].values()
+        ]
+        return RepairPage(
+            folder=folder, there=True, split=split, splits=splits, n=told["sizes"][split],
+            rows=rows, repaired=[row["name"] for row in told["repaired"]], notes=told["notes"],
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DataError(
+            f"{folder}/repair/repair.json has no {error}: it is not what this version of truecue"
+            f" writes, or has no images '{split}'; repair again"
+        ) from None
 
 
-def _ends(state: dict[str, Any] | None) -> Ends:
-    """Numbers, or estimates whose value counts."""
-    values = {}
-    for name in ("accuracy", "low", "high", "gap"):
-        value = (state or {}).get(name)
-        values[name] = finite(value.get("value") if isinstance(value, dict) else value)
-    return Ends(**values)
+def _repair_row(name: str, state: dict[str, Any], change: dict[str, Any] | None) -> RepairRow:
+    ends = {key: Number.of(state[key]) for key in ("accuracy", "low", "high", "gap")}
+    return RepairRow(name=name, change=Number.of(change), **ends)
 
 
 class Effect(View):
@@ -90,7 +105,8 @@ class CuesPage(View):
     level: float | None
     least: float | None
     notes: list[str]
-    n_classes: int
+    chance: float
+    """Accuracy of guessing."""
 
 
 def cues_page(source: Source) -> CuesPage:
@@ -102,7 +118,8 @@ def cues_page(source: Source) -> CuesPage:
         folder=str(source.audit.folder), there=found is not None, rows=rows,
         counts={v: verdicts.count(v) for v in dict.fromkeys(verdicts)},
         level=(found or {}).get("level"), least=(found or {}).get("least"),
-        notes=(found or {}).get("notes", []), n_classes=len(source.classes),
+        notes=(found or {}).get("notes", []),
+        chance=(found or {}).get("chance") or 1 / len(source.classes),
     )  # fmt: skip
 
 

@@ -1,0 +1,50 @@
+"""Answers about labels."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from truecue.audit.reviews import Reviews
+from truecue.errors import DataError, StorageError
+
+
+def test_a_person_has_one_answer_about_an_image(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path / "labels.sqlite")
+    assert reviews.all() == []
+    assert not reviews.path.exists()
+    reviews.add("test", 7, "Ada", "fine")
+    reviews.add("test", 7, "Ada", "label_wrong")
+    reviews.add("test", 7, "Grace", "fine")
+    reviews.add("val", 7, "Ada", "several_objects")
+    found = [(r.split, r.image, r.annotator, r.finding) for r in reviews.all()]
+    assert found == [("test", 7, "Ada", "label_wrong"), ("test", 7, "Grace", "fine"),
+                     ("val", 7, "Ada", "several_objects")]  # fmt: skip
+    assert reviews.csv().splitlines()[0] == "split,image,annotator,finding,submitted"
+    assert len(reviews.csv().splitlines()) == 4
+
+
+def test_answers_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path / "labels.sqlite")
+    with pytest.raises(DataError, match="did you mean 'label_wrong'"):
+        reviews.add("test", 7, "Ada", "label_wron")
+    with pytest.raises(DataError, match="needs the name"):
+        reviews.add("test", 7, " ", "fine")
+    assert reviews.all() == []
+
+
+def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.sqlite").write_text("no database at all, but long enough to be read as one")
+    with pytest.raises(DataError, match="is not a file of answers"):
+        Reviews(tmp_path / "labels.sqlite").all()
+    with pytest.raises(StorageError, match="could not be read or written"):
+        Reviews(tmp_path / "absent" / "labels.sqlite").add("test", 1, "Ada", "fine")
+
+
+def test_many_write_at_once(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path / "labels.sqlite")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: reviews.add("test", i % 50, f"p{i // 50}", "fine"), range(400)))
+    assert len(reviews.all()) == 400
