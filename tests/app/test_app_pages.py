@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from app_help import Person
 
     from truecue.app.source import Source
+    from truecue.data.sets import Splits
 
 
 def addresses(source: Source) -> list[str]:
@@ -427,3 +428,28 @@ def test_other_models_must_be_of_the_same_images(source: Source, digits: Any) ->
     other.facts["splits"]["test"]["digest"] = "another"
     with pytest.raises(DataError, match="only models on the same images"):
         Opened(Audit(source.audit.folder), digits, others=[other])
+
+
+def test_images_may_move_but_not_change(source: Source, digits: Splits) -> None:
+    from dataclasses import replace
+
+    from truecue.app.source import Source as Opened
+    from truecue.audit.audit import Audit
+    from truecue.errors import DataError
+
+    audit = Audit(source.audit.folder)
+    for split in audit.splits:  # as if they had been decoded to another file
+        audit.facts["splits"][split]["digest"] = "another"
+    assert Opened(audit, digits).data is digits
+    test = digits.test
+    first = (test.y == 3).nonzero().squeeze(1)
+    order = torch.arange(len(test))
+    order[first] = first.flip(0)  # the same labels, other images
+    others = replace(test, images=test.images[order])
+    small = test.select(torch.arange(len(test) - 1))
+    wrong = replace(test, y=test.y.flip(0))
+    named = {name: replace(p, classes=("x", *p.classes[1:])) for name, p in digits.parts().items()}
+    for changed in (replace(digits, test=others), replace(digits, test=small),
+                    replace(digits, test=wrong), replace(digits, **named)):  # fmt: skip
+        with pytest.raises(DataError, match="are not those of"):
+            Opened(audit, changed)

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
+from truecue.app.same import check_images
 from truecue.audit.audit import Audit, Feature
 from truecue.audit.measure import measure_gaps
 from truecue.audit.reviews import Reviews
@@ -62,7 +63,7 @@ class Source:
     def __init__(
         self, audit: Audit, data: Splits, *, others: Sequence[Audit] = (), robust: bool = False
     ):
-        audit.check(data)
+        check_images(audit, data)
         self.audit, self.data, self.robust = audit, data, robust
         self.others = tuple(others)
         for other in others:
