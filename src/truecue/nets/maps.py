@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from truecue.errors import DataError
 from truecue.nets.classifier import Classifier
 from truecue.nets.small import Pair, Projected
 
@@ -43,6 +44,9 @@ class FeatureMaps:
 
     Args:
         net: the classifier; it is not changed.
+
+    Raises:
+        DataError: its features are not finite.
     """
 
     def __init__(self, net: Classifier):
@@ -53,6 +57,11 @@ class FeatureMaps:
         with evaluating(net), torch.no_grad():
             x = net.pixels(noise)
             features = net.encoder(x)
+            if not bool(features.isfinite().all()):
+                raise DataError(
+                    f"the features of {net.spec.get('arch', 'the network')} are not finite: its"
+                    " weights are broken, as after a training run that diverged"
+                )
             own = _own_maps(net.encoder, x)
             if own is not None and own[0, 0].numel() > 1 and _pools(own, features):
                 self.kind = "pooled"
