@@ -39,7 +39,7 @@ def encoded(data: Splits, encoder: Classifier, device: Device, *, quiet: bool = 
         Splits whose images are float32 [n, d, 1, 1].
     """
     encoder = encoder.to(device.device).eval()
-    known = encoder_digest(encoder)
+    known = digest_of(encoder)
     val = data.val and _features(data.val, encoder, known, device, quiet)
     train, test = (_features(p, encoder, known, device, quiet) for p in (data.train, data.test))
     return replace(data, train=train, val=val, test=test)
@@ -57,24 +57,41 @@ def _features(
             z = evaluate.apply(encoder.features, plain, device, batch=BATCH, progress=tell)
         return {"z": z.numpy()}
 
-    key = (_VERSION, known, device.precision, _digest_of_images(whole))
+    key = (_VERSION, known, device.precision, digest_of_images(whole))
     z = torch.from_numpy(np.array(cached_arrays("features", key, make)["z"], dtype=np.float32))
     if isinstance(images, ArrayFile) and images.rows is not None:
         z = z[images.rows]
     return replace(part, images=z[:, :, None, None])
 
 
-def encoder_digest(net: Classifier) -> str:
-    """A short text that changes when a weight, a statistic or the normalisation does."""
+def digest_of(net: Classifier, *, head: bool = False) -> str:
+    """A short text that changes when the encoder's weights or statistics, or the normalisation, do.
+
+    Args:
+        net: the network.
+        head: whether the last layer counts, too.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{net.spec.get('arch')} {net.spec.get('mean')} {net.spec.get('std')}".encode())
-    for name, value in net.encoder.state_dict().items():
+    for name, value in (net if head else net.encoder).state_dict().items():
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-def _digest_of_images(images: Tensor | ArrayFile) -> str:
+def digest_of_set(part: ImageSet) -> str:
+    """A short text that changes when an image, its label or the order does."""
+    images = part.images
+    whole = ArrayFile(images.path) if isinstance(images, ArrayFile) else images
+    digest = hashlib.blake2b(f"{digest_of_images(whole)} {part.classes}".encode(), digest_size=16)
+    if isinstance(images, ArrayFile) and images.rows is not None:
+        digest.update(images.rows.numpy().tobytes())
+    digest.update(part.y.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def digest_of_images(images: Tensor | ArrayFile) -> str:
+    """A short text that changes when an image does; of a file, when the file does."""
     if isinstance(images, ArrayFile):  # the cache's file names tell what is in them
         found = images.path.stat()
         return f"{images.path} {found.st_size} {found.st_mtime_ns}"

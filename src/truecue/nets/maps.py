@@ -164,9 +164,11 @@ def _own_maps(encoder: Any, x: Tensor) -> Tensor | None:
     if isinstance(encoder, Projected):
         # the layer is linear, so that it may as well come before the mean
         inner = _own_maps(encoder.encoder, x)
+        if inner is None:
+            return None
         project = encoder.project
-        return inner if inner is None else F.conv2d(inner, project.weight[..., None, None],
-                                                    project.bias)  # fmt: skip
+        projected: Tensor = F.conv2d(inner, project.weight[:, :, None, None], project.bias)
+        return projected
     if isinstance(encoder, Pair):
         both = [_own_maps(part, x) for part in (encoder.first, encoder.second)]
         known = [maps for maps in both if maps is not None]

@@ -14,7 +14,7 @@ from truecue.audit.maps import check_places, heat, stored_maps
 from truecue.data.files import cached_arrays
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
-from truecue.engine.features import encoder_digest
+from truecue.engine.features import digest_of
 from truecue.errors import DataError
 from truecue.nets.classifier import Classifier
 from truecue.nets.maps import FeatureMaps
@@ -64,7 +64,7 @@ class FeaturePictures:
         net.to(device.device)
         self.net, self.images, self.device, self.robust = net, images, device, robust
         self.source = FeatureMaps(net)
-        self._encoder = encoder_digest(net)
+        self._encoder = digest_of(net)
 
     @property
     def notes(self) -> tuple[str, ...]:
