@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from truecue import BAR, Device
 from truecue.audit.corrupt import corrupted, sensitivity
 from truecue.audit.maps import resized, stored_maps
-from truecue.engine.features import encoded
+from truecue.engine.evaluate import apply
 from truecue.nets.pretrained import Pretrained
 from truecue.report.features import FeaturePictures, Shown
 
@@ -39,10 +40,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    device, suite = Device("cpu"), BAR(val_share=0)
-    train = suite.load().train
-    encoder = WEIGHTS.load(3, 224, suite.folder().parent)
-    z = encoded(suite.load(), encoder, device).train.images[:, :, 0, 0]
+    device, root = Device("cpu"), Path(os.environ["TRUECUE_DATA"])
+    train = BAR(val_share=0).load(root).train
+    encoder = WEIGHTS.load(3, 224, root)
+    z = apply(encoder.features, train, device, batch=8)
     mean, std = z.mean(0), z.std(0) + 1e-6
     head = LogisticRegression(C=0.01, max_iter=300).fit(((z - mean) / std).numpy(), train.y.numpy())
     weights = torch.tensor(head.coef_, dtype=torch.float32) / std

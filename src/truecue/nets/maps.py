@@ -190,7 +190,7 @@ def _as_maps(output: Tensor, n_features: int, encoder: nn.Module) -> Tensor | No
     grid: Any = getattr(getattr(encoder, "patch_embed", None), "grid_size", None)
     if grid is None or patches.shape[1] != grid[0] * grid[1]:
         return None
-    return patches.movedim(2, 1).unflatten(2, tuple(grid))
+    return patches.movedim(2, 1).reshape(len(output), n_features, grid[0], grid[1])
 
 
 def _pools(maps: Tensor, features: Tensor) -> bool:
