@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from truecue.api import Trained as Trained
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
-    from truecue.audit.bias import BiasPictures as BiasPictures
     from truecue.audit.bias import bias_pictures as bias_pictures
+    from truecue.audit.shown import BiasPictures as BiasPictures
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -90,7 +90,7 @@ _HOMES = {
     "Attribute": "data.sets",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
-    "BiasPictures": "audit.bias",
+    "BiasPictures": "audit.shown",
     "BiasedMNIST": "data.suites.biased_mnist",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",

@@ -14,8 +14,8 @@ from truecue.report.view import count, interval, measure, percent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from truecue.audit.bias import BiasPictures
     from truecue.audit.show import Grid
+    from truecue.audit.shown import BiasPictures
 
 CLEAR, KEPT = 0.5, 0.8
 """Shares of changed pictures from which the biased half counts as misled, and the signal half as

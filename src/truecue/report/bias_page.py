@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
-    from truecue.audit.bias import BiasPictures
     from truecue.audit.show import Gallery, Maps
+    from truecue.audit.shown import BiasPictures
 
 
 def write_bias_page(
