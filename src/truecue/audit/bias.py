@@ -223,6 +223,15 @@ def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
             f"the network was made for {vae.n_classes} classes and images of shape {list(made)};"
             f" these have {len(images.classes)} classes and shape {list(got)}"
         )
+    check_target(images, target)
+
+
+def check_target(images: ImageSet, target: str | None) -> None:
+    """Refuse a class that is not there.
+
+    Raises:
+        ConfigError: there is no class `target`.
+    """
     if target is not None and target not in images.classes:
         raise ConfigError(
             f"there is no class '{target}'; the classes are {', '.join(images.classes)}"

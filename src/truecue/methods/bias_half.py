@@ -137,24 +137,9 @@ class BiasHalf(Config):
         Raises:
             ConfigError: there are no validation images, or the run's architecture has no decoder.
         """
-        val, train = data.val, data.train
-        if val is None:
-            raise ConfigError(
-                "training stops by its loss on validation images, and this data has none; set"
-                " data.val_share above 0"
-            )
-        if self.plan.select != "val_loss":
-            raise ConfigError(
-                "plan.select must be 'val_loss' here, which needs no labels; got"
-                f" '{self.plan.select}'"
-            )
+        arch, val, train = self.check(data, run.arch), data.val, data.train
+        assert val is not None
         model = copy.deepcopy(model)  # which is frozen and moved
-        arch = run.arch or f"vae-{default_vae(max(train.shape[1:]))}"
-        if arch not in DECODERS:
-            raise ConfigError(
-                "pictures need encoders that a decoder belongs to: set arch to"
-                f" {', '.join(DECODERS)}, or leave it out; got '{arch}'"
-            )
         recon = self.recon or ("bce" if arch == "vae-mlp" else "mse")
 
         def make() -> Follower:
@@ -170,6 +155,37 @@ class BiasHalf(Config):
             return val_loss(learner, val, run)
 
         return run.train("bias-half", make, train, self.plan, watch=watch).vae
+
+    def check(self, data: Splits, arch: str | None) -> str:
+        """Refuse data or an architecture that this cannot be done with.
+
+        Args:
+            data: the splits.
+            arch: of the encoders; None: by image size.
+
+        Returns:
+            The name of the encoders' architecture.
+
+        Raises:
+            ConfigError: see `fit`.
+        """
+        if data.val is None:
+            raise ConfigError(
+                "training stops by its loss on validation images, and this data has none; set"
+                " data.val_share above 0"
+            )
+        if self.plan.select != "val_loss":
+            raise ConfigError(
+                "plan.select must be 'val_loss' here, which needs no labels; got"
+                f" '{self.plan.select}'"
+            )
+        arch = arch or f"vae-{default_vae(max(data.train.shape[1:]))}"
+        if arch not in DECODERS:
+            raise ConfigError(
+                "pictures need encoders that a decoder belongs to: set arch to"
+                f" {', '.join(DECODERS)}, or leave it out; got '{arch}'"
+            )
+        return arch
 
 
 def val_loss(learner: Follower, val: ImageSet, run: Run) -> float:
