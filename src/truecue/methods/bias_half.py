@@ -115,11 +115,9 @@ class BiasHalf(Config):
     """How images are compared; None: bce with `vae-mlp`, mse with the others."""
     recon_weight: NonNegativeFloat = 100.0
     """Weight of the reconstruction, of which the mean over an image's values is taken."""
-    kl_weight: NonNegativeFloat = 30.0
-    """Weight of the latents' divergence, divided by the number of an image's values. SiH has 1.
-    Here no signal classifier keeps the latents apart, and a larger weight keeps out of each what
-    the other holds. On coloured digits, swapping the signal latent changed a classifier's answer
-    in 17, 9, 2 and 32 % of the pictures with 1, 10, 30 and 100."""
+    kl_weight: NonNegativeFloat = 1.0
+    """Weight of the latents' divergence, divided by the number of an image's values. A larger one
+    gathers more in the bias latent, of what goes with the answers by chance as well."""
     logvar_max: float = 5.0
     """Largest logarithm of a latent's variance."""
 

@@ -74,13 +74,13 @@ def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
 def _headline_of_model(numbers: Mapping[str, Any]) -> tuple[str, str]:
     moved, kept = (measure(numbers[part], "flips") for part in ("swap", "control"))
     if moved.value is None or kept.value is None:
-        return "There are no pictures of what this model goes by", "unclear"
+        return "There are no pictures of what goes with this model's answers", "unclear"
     said = (
         f"with the bias latent of another image, {percent(moved.value)} of the pictures change the"
         f" model's answer; with its signal latent, {percent(kept.value)}"
     )
     if moved.value >= CLEAR and kept.value <= 1 - KEPT:
-        return f"The pictures show what the model goes by: {said}", "good"
+        return f"What was changed moves the model: {said}", "good"
     return f"Read these pictures with care: {said}", "bad"
 
 
