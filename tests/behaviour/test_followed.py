@@ -1,6 +1,7 @@
 """Pictures of what goes with a classifier's answers, on digits; margins leave room for rounding.
 
-Measured on one core, seed 0: PLACEHOLDER
+Measured on one core, seed 0. Coloured digits: swap 0.995, control 0.055, painted 1.00, saturation
+0.40. Grey digits: swap 0.92, control 0.26, saturation 0.021.
 """
 
 from __future__ import annotations
@@ -68,7 +69,6 @@ def explained(data: Splits) -> Found:
 def test_the_drawn_bias_moves_the_model_and_is_a_colour_only_where_there_are_colours() -> None:
     coloured = explained(Digits(train_size=1000).load(seed=0))
     grey = explained(Digits(train_size=1000, coloured=False).load(seed=0))
-    print(coloured, grey)
     for found in (coloured, grey):
         assert found.swap > 0.7
         assert found.control < found.swap - 0.3
