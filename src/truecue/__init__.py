@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from truecue.api import Trained as Trained
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
-    from truecue.audit.bias import BiasPictures as BiasPictures
     from truecue.audit.bias import bias_pictures as bias_pictures
+    from truecue.audit.shown import BiasPictures as BiasPictures
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -51,9 +51,12 @@ if TYPE_CHECKING:
     from truecue.engine.plan import Steps as Steps
     from truecue.engine.run import Run as Run
     from truecue.errors import TruecueError as TruecueError
+    from truecue.explain import ShownBias as ShownBias
+    from truecue.explain import show_bias as show_bias
     from truecue.methods import METHODS as METHODS
     from truecue.methods.base import Method as Method
     from truecue.methods.base import Uses as Uses
+    from truecue.methods.bias_half import BiasHalf as BiasHalf
     from truecue.methods.denetdm import DeNetDM as DeNetDM
     from truecue.methods.dfr import DFR as DFR
     from truecue.methods.disent import DisEnt as DisEnt
@@ -90,7 +93,8 @@ _HOMES = {
     "Attribute": "data.sets",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
-    "BiasPictures": "audit.bias",
+    "BiasHalf": "methods.bias_half",
+    "BiasPictures": "audit.shown",
     "BiasedMNIST": "data.suites.biased_mnist",
     "Classifier": "nets.classifier",
     "ColoredMNIST": "data.suites.colored_mnist",
@@ -122,6 +126,7 @@ _HOMES = {
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",
+    "ShownBias": "explain",
     "SiH": "methods.sih",
     "Splits": "data.sets",
     "Step": "engine.learner",
@@ -140,6 +145,7 @@ _HOMES = {
     "evaluate": "api",
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
+    "show_bias": "explain",
     "train": "api",
     "write_bias_page": "report.bias_page",
 }

@@ -28,7 +28,7 @@ from truecue.report.bias_page import write_bias_page
 from truecue.report.report import write_report
 from truecue.report.show import example_pictures, suspects
 
-__all__ = ["Trained", "digest", "evaluate", "train"]
+__all__ = ["Trained", "check_fits", "digest", "evaluate", "train"]
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,31 @@ def evaluate(
     """
     began = time.monotonic()
     device = device or Device()
+    check_fits(net, data)
+    net = net.to(device.device)
+    model = {
+        "arch": net.spec.get("arch"),
+        "parameters": parts.size_of(net),
+        **parts.measures(net, data, device),
+    }
+    return {
+        "format": 1,
+        "kind": "evaluate",
+        **parts.circumstances(device, None, dict(facts or {})),
+        "task": parts.task_part(data, dict(facts or {})),
+        "before": None,
+        "after": name,
+        "models": {name: model},
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def check_fits(net: Classifier, data: Splits) -> None:
+    """Refuse images that are not such as a classifier takes.
+
+    Raises:
+        DataError: its classes, channels or image size are not those of the data.
+    """
     known = net.spec.get("extra", {}).get("classes")
     if known is not None and tuple(known) != data.test.classes:
         raise DataError(
@@ -220,22 +245,6 @@ def evaluate(
             f"the model was trained on images of {size} pixels; these have"
             f" {max(data.test.shape[1:])}. For your own images set data.size={size}"
         )
-    net = net.to(device.device)
-    model = {
-        "arch": net.spec.get("arch"),
-        "parameters": parts.size_of(net),
-        **parts.measures(net, data, device),
-    }
-    return {
-        "format": 1,
-        "kind": "evaluate",
-        **parts.circumstances(device, None, dict(facts or {})),
-        "task": parts.task_part(data, dict(facts or {})),
-        "before": None,
-        "after": name,
-        "models": {name: model},
-        "seconds": round(time.monotonic() - began, 2),
-    }
 
 
 def digest(data: Splits) -> str:

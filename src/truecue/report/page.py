@@ -14,7 +14,7 @@ from truecue.report.view import Measure, Side
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from truecue.audit.bias import BiasPictures
+    from truecue.audit.shown import BiasPictures
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANEL, GAP = 330, 26

@@ -13,7 +13,7 @@ from truecue.report.page import render
 from truecue.report.pictures import Picture
 
 if TYPE_CHECKING:
-    from truecue.audit.bias import BiasPictures
+    from truecue.audit.shown import BiasPictures
 
 
 def write_report(
