@@ -18,6 +18,7 @@ from truecue.data.augment import blurred
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
 _SIGMAS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0)  # pixels, of blurs that are tried
 _MOST = 8.0  # largest factor by which contrast and saturation are raised
+_EVEN = 16  # of 255; what differs less from the border is no content
 _BLOCK = 2**22  # values; keeps the temporary float arrays small
 
 
@@ -26,9 +27,8 @@ class Property(NamedTuple):
 
     measure: Callable[[Tensor], Tensor]
     """From float32 [n, c, h, w] in 0..255 to float32 [n, d]."""
-    change: Callable[[Tensor, Tensor, Tensor], Tensor] | None
-    """From images, their own values and wanted ones (float32 [n, d]) to images. None: it cannot be
-    changed without changing the content."""
+    change: Callable[[Tensor, Tensor, Tensor], Tensor]
+    """From images, their own values and wanted ones (float32 [n, d]) to images."""
     coloured: bool
     """Whether images need three channels for it."""
     about: str
@@ -54,7 +54,7 @@ def changed(name: str, images: Tensor, wanted: Tensor) -> Tensor:
     """Images with another value of a property.
 
     Args:
-        name: of `PROPERTIES`, one that can be changed.
+        name: of `PROPERTIES`.
         images: uint8 [n, c, h, w].
         wanted: float32 [n, d], values as `measured` gives them. They are reached as far as pixels
             allow; images are not made sharper or less noisy than they are.
@@ -63,7 +63,6 @@ def changed(name: str, images: Tensor, wanted: Tensor) -> Tensor:
         uint8 [n, c, h, w].
     """
     change = PROPERTIES[name].change
-    assert change is not None
     out = torch.empty_like(images)
     rows = max(1, _BLOCK // max(1, images[0].numel())) if len(images) else 1
     for start in range(0, len(images), rows):
@@ -153,7 +152,7 @@ def _to_saturation(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
 def _laplacian(x: Tensor) -> Tensor:
     """Brightness compared with its four neighbours, inside the image: [n, 1, h - 2, w - 2]."""
     y = luma(x)
-    around = y[..., :-2, 1:-1] + y[..., 2:, 1:-1] + y[..., 1:-1, :-2] + y[..., 1:-1, 2:]
+    around: Tensor = y[..., :-2, 1:-1] + y[..., 2:, 1:-1] + y[..., 1:-1, :-2] + y[..., 1:-1, 2:]
     return 4 * y[..., 1:-1, 1:-1] - around
 
 
@@ -197,19 +196,29 @@ def _to_noise(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
     return x + sigma * grain
 
 
-def _margin(x: Tensor) -> Tensor:
-    """Width of the even margins at top, bottom, left and right, relative to the side."""
-    height, width = x.shape[2:]
-    edge = torch.cat((x[:, :, 0], x[:, :, -1], x[..., 0], x[..., -1]), 2).median(2).values
-    other = ((x - edge[:, :, None, None]).abs().amax(1) > 16).float()
-    rows, columns = other.amax(2), other.amax(1)
-    ends = [
-        (1 - line.cummax(1).values).sum(1) / size
-        for line, size in (
-            (rows, height), (rows.flip(1), height), (columns, width), (columns.flip(1), width),
-        )
-    ]  # fmt: skip
-    return torch.stack(ends, 1)
+def _extent(x: Tensor) -> Tensor:
+    """Height or width of what differs from the border, whichever is more, of the side."""
+    other = ((x - _edge(x)).abs().amax(1) > _EVEN).float()
+    found = []
+    for line in (other.amax(2), other.amax(1)):
+        first, last = line.cummax(1).values, line.flip(1).cummax(1).values.flip(1)
+        found.append((first * last).mean(1))
+    return torch.stack(found, 1).amax(1, keepdim=True)
+
+
+def _edge(x: Tensor) -> Tensor:
+    """The median colour of the outermost pixels: [n, c, 1, 1]."""
+    edge = torch.cat((x[:, :, 0], x[:, :, -1], x[..., 0], x[..., -1]), 2)
+    return edge.median(2).values[:, :, None, None]
+
+
+def _to_extent(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
+    """Zoomed about the middle; what comes into view has the median colour of the border."""
+    zoom = (wanted / own.clamp(min=1e-3)).clamp(1 / _MOST, _MOST).view(-1, 1, 1)
+    v, u = ((2 * torch.arange(size) + 1) / size - 1 for size in x.shape[2:])
+    grid = torch.stack(torch.broadcast_tensors(u / zoom, v.unsqueeze(1) / zoom), -1)
+    edge = _edge(x)
+    return F.grid_sample(x - edge, grid, align_corners=False) + edge
 
 
 PROPERTIES: dict[str, Property] = {
@@ -220,6 +229,6 @@ PROPERTIES: dict[str, Property] = {
     "saturation": Property(_saturation, _to_saturation, True, "mean colourfulness"),
     "sharpness": Property(_sharpness, _to_sharpness, False, "how abrupt its edges are (or blur)"),
     "noise": Property(_noise, _to_noise, False, "noise of its pixels"),
-    "margin": Property(_margin, None, False, "widths of even margins around the content"),
+    "extent": Property(_extent, _to_extent, False, "how much of the frame its content fills"),
 }
 """Everything that is measured of whole images, by name."""
