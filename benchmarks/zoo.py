@@ -141,9 +141,7 @@ def table() -> None:
     summaries = [summary(group) for group in groups.values()]
     about = {"digits": DIGITS, "nets": NETS, "torch": torch.__version__.partition("+")[0],
              "developed_on_seeds": [100, 110]}  # fmt: skip
-    (RESULTS / "zoo.json").write_text(
-        json.dumps(about | {"summaries": summaries}, indent=1) + "\n"
-    )
+    (RESULTS / "zoo.json").write_text(json.dumps(about | {"summaries": summaries}, indent=1) + "\n")
     for s in summaries:
         gap = s.get("true_gap")
         print(

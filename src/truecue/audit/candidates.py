@@ -20,7 +20,7 @@ _MAY_BE_CONTENT = frozenset(("extent",))  # an object's size may well belong to 
 _ROWS = 512  # images read at a time
 
 
-class Column(NamedTuple):
+class CueColumn(NamedTuple):
     """A candidate that is given as numbers: file data, a method's bias score, a feature."""
 
     train: Tensor
@@ -70,7 +70,7 @@ class Measured(NamedTuple):
 def candidates(
     data: Measured,
     nuisance: Mapping[str, Box | Tensor],
-    columns: Mapping[str, Column],
+    columns: Mapping[str, CueColumn],
     core: Collection[str],
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """All candidates, and notes on what cannot be measured here.

@@ -39,7 +39,7 @@ class OfClass(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CueFinding:
     """One cue."""
 
     name: str
@@ -79,11 +79,15 @@ class Finding:
 class CueTable:
     """All candidates, judged."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[CueFinding, ...]
     """Alarms first, then by how much accuracy hangs on the cue."""
     classes: tuple[str, ...]
+    chance: float
+    """Accuracy, mean over classes, of guessing."""
     level: float
+    """The false-discovery rate that was put up with."""
     least: float
+    """Accuracy that had to hang on a cue for an alarm."""
     draws: int
     """Permutations behind each p-value; the least that it can be is 1 / (draws + 1)."""
     pairs: int
@@ -94,7 +98,7 @@ class CueTable:
     class against the others; nan for images that were not measured. Not part of the JSON."""
 
     @property
-    def alarms(self) -> tuple[Finding, ...]:
+    def alarms(self) -> tuple[CueFinding, ...]:
         """The cues that raised an alarm."""
         return tuple(f for f in self.findings if f.verdict == "alarm")
 
@@ -105,6 +109,7 @@ class CueTable:
             "kind": "cues",
             "verdict": "alarm" if self.alarms else "no evidence",
             "classes": list(self.classes),
+            "chance": self.chance,
             "level": self.level,
             "least": self.least,
             "draws": self.draws,
@@ -129,7 +134,7 @@ class CueTable:
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         lines = ["  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip()
                  for row in rows]  # fmt: skip
-        lines += ["", f"chance of the class: {1 / len(self.classes):.1%}", *self.notes]
+        lines += ["", f"chance of the class: {self.chance:.1%}", *self.notes]
         for f in self.alarms:
             lines += ["", f"{f.name}: {f.why}", *(f"  - {step}" for step in f.next)]
         if not self.alarms:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from truecue.audit.asking import Told, Used, as_found, draw_pairs, exchange, halves, tell
-from truecue.audit.candidates import Column, Measured, candidates
+from truecue.audit.candidates import CueColumn, Measured, candidates
 from truecue.audit.cue_table import Answer, CueTable
 from truecue.audit.judging import constant, judged, rates
 from truecue.audit.regions import Box
@@ -43,7 +43,7 @@ def find_cues(
     *,
     model: Callable[[Tensor], Tensor] | None = None,
     nuisance: Mapping[str, Box | Tensor] | None = None,
-    columns: Mapping[str, Column] | None = None,
+    columns: Mapping[str, CueColumn] | None = None,
     core: Collection[str] = (),
     images: int = 1000,
     level: float = LEVEL,
@@ -119,6 +119,7 @@ def find_cues(
     used_q = rates({i: u.p for i, u in used.items()}, cues)
     both = rates({i: max(t.p, used[i].p) if i in used else 1.0 for i, t in told.items()}, cues)
 
+    chance = 1 / len(data.test.y.unique())
     findings = []
     for i, cue in enumerate(cues):
         if i not in told:
@@ -127,7 +128,7 @@ def find_cues(
         findings.append(judged(
             cue, train.classes, Answer(told[i].accuracy, told[i].p, available[i]),
             told[i].by_class, Answer(used[i].gap, used[i].p, used_q[i]) if i in used else None,
-            used.get(i), both[i], level, least, chance=1 / len(data.test.y.unique()),
+            used.get(i), both[i], level, least, chance=chance,
             with_model=model is not None,
         ))  # fmt: skip
     findings.sort(key=lambda f: (_ORDER.index(f.verdict), -(f.used.effect.value if f.used else -1)))
@@ -135,7 +136,7 @@ def find_cues(
     for i, strength in strengths.items():
         whole[cues[i].name][data.test_ids] = strength
     return CueTable(
-        tuple(findings), train.classes, level, least, draws,
+        tuple(findings), train.classes, chance, level, least, draws,
         0 if model is None else len(pairs.ids), (*data.notes, *absent), whole,
     )  # fmt: skip
 

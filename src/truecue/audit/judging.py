@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from truecue.audit.asking import Used
 from truecue.audit.candidates import Candidate
-from truecue.audit.cue_table import Answer, Finding, Kind, OfClass, Verdict
+from truecue.audit.cue_table import Answer, CueFinding, Kind, OfClass, Verdict
 from truecue.metrics.evidence import benjamini_hochberg
 
 
@@ -20,9 +20,9 @@ def rates(p: Mapping[int, float], candidates: Sequence[Candidate]) -> dict[int, 
     return out
 
 
-def constant(candidate: Candidate) -> Finding:
+def constant(candidate: Candidate) -> CueFinding:
     """Of a cue that is the same in all training images."""
-    return Finding(
+    return CueFinding(
         candidate.name, candidate.kind, candidate.about, "not judged",
         "all training images have the same value",
     )  # fmt: skip
@@ -32,7 +32,7 @@ def judged(
     candidate: Candidate, classes: tuple[str, ...], available: Answer, tells: tuple[float, ...],
     used: Answer | None, use: Used | None, q: float, level: float, least: float, *,
     chance: float, with_model: bool,
-) -> Finding:  # fmt: skip
+) -> CueFinding:  # fmt: skip
     """The verdict on a cue.
 
     Args:
@@ -79,7 +79,7 @@ def judged(
     steps = _NEXT[candidate.kind] if verdict not in ("no evidence", "not judged") else ()
     if verdict == "suspect" and not with_model:
         steps = ("give the model, so that the cue can be exchanged in images", *steps)
-    return Finding(
+    return CueFinding(
         candidate.name, candidate.kind, candidate.about, verdict, why, available, used,
         use and use.how, q, rows, steps,
     )  # fmt: skip

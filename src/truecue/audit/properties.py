@@ -123,7 +123,8 @@ def _to_cast(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
 def _hue(x: Tensor) -> Tensor:
     """The mean hue, every pixel counting by its colourfulness; shorter where hues are many."""
     chroma = _chroma(x)
-    return chroma.mean((2, 3)) / chroma.norm(dim=1).mean((1, 2)).clamp(min=1.0).unsqueeze(1)
+    colourful = chroma.norm(dim=1).mean((1, 2)).unsqueeze(1)
+    return chroma.mean((2, 3)) / colourful.clamp(min=1.0)
 
 
 def _to_hue(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
@@ -136,7 +137,8 @@ def _to_hue(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
     spread = b / (2 * 0.75**0.5)
     r, g = 2 * a / 3, -a / 3 + spread
     colours = torch.stack((r, g, -r - g), 1)
-    return colours + (luma(x) - luma(colours))
+    turned: Tensor = colours + (luma(x) - luma(colours))
+    return turned
 
 
 def _saturation(x: Tensor) -> Tensor:
