@@ -2,7 +2,7 @@
 
 The figures of docs/cues.md. Seeds 0 to 39; the detector was developed on seeds 100 to 110.
 
-python benchmarks/zoo.py mlp|conv|photos|none   # one part; appends to results/zoo/PART.jsonl
+python benchmarks/zoo.py mlp|conv|photos|none [SEED]   # one part; appends to results/zoo/PART.jsonl
 python benchmarks/zoo.py table                       # writes results/zoo.json, prints the tables
 """
 
@@ -87,13 +87,13 @@ def run(cue: str, strength: float, seed: int, net: str) -> dict:
     return row
 
 
-def fill(part: str) -> None:
+def fill(part: str, seed: int | None = None) -> None:
     out = RESULTS / "zoo" / f"{part}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = out.read_text().splitlines() if out.exists() else []
     done = {(r["cue"], r["strength"], r["seed"], r["net"]) for r in map(json.loads, lines)}
     for case in cases(part):
-        if case not in done:
+        if case not in done and seed in (None, case[2]):
             row = run(*case)
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -153,4 +153,4 @@ def table() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    table() if sys.argv[1] == "table" else fill(sys.argv[1])
+    table() if sys.argv[1] == "table" else fill(sys.argv[1], *map(int, sys.argv[2:]))

@@ -122,9 +122,7 @@ def _to_cast(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
 
 def _hue(x: Tensor) -> Tensor:
     """The mean hue, every pixel counting by its colourfulness; shorter where hues are many."""
-    chroma = _chroma(x)
-    colourful = chroma.norm(dim=1).mean((1, 2)).unsqueeze(1)
-    return chroma.mean((2, 3)) / colourful.clamp(min=1.0)
+    return _chroma(x).mean((2, 3)) / _saturation(x).clamp(min=1.0)
 
 
 def _to_hue(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
@@ -142,7 +140,8 @@ def _to_hue(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _saturation(x: Tensor) -> Tensor:
-    return _chroma(x).norm(dim=1).mean((1, 2)).unsqueeze(1)
+    lengths: Tensor = _chroma(x).norm(dim=1)
+    return lengths.mean((1, 2)).unsqueeze(1)
 
 
 def _to_saturation(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
