@@ -48,7 +48,9 @@ def test_coarser_compression_has_larger_steps() -> None:
 def test_what_is_missing_is_nan_and_stops_nothing(tmp_path: Path) -> None:
     absent, broken = read_facts(tmp_path / "absent.jpg"), read_facts(b"no image")
     assert math.isnan(absent.size)
-    assert broken.size == 8 and broken.format == "" and math.isnan(broken.width)
+    assert broken.size == 8
+    assert broken.format == ""
+    assert math.isnan(broken.width)
 
 
 def test_columns_are_in_the_order_of_the_images() -> None:

@@ -12,12 +12,14 @@ from truecue.errors import DataError
 def test_usual_regions_lie_where_they_are_said_to_lie() -> None:
     found = usual_regions(24, 48)
     border = found["border"]
-    assert bool(border[:2].all()) and bool(border[:, -2:].all())
+    assert bool(border[:2].all())
+    assert bool(border[:, -2:].all())
     assert not bool(border[2:-2, 2:-2].any())
     assert found["lower right corner"].nonzero().amin(0).tolist() == [20, 40]
     assert int(found["upper left corner"].sum()) == 4 * 8
     background = found["background"]
-    assert bool(background[0, 0]) and not bool(background[12, 24])
+    assert bool(background[0, 0])
+    assert not bool(background[12, 24])
     assert float(background.float().mean()) == pytest.approx(1 - torch.pi / 4, abs=0.03)
 
 
@@ -74,4 +76,5 @@ def test_exchanging_changes_the_region_and_nothing_else() -> None:
     mask = region("stamp", (0, 0, 0.5, 0.5), 8, 8)
     out = exchanged(x, mask, other.to(torch.uint8))
     assert out.dtype == torch.uint8
-    assert bool((out[..., mask] == 9).all()) and bool((out[..., ~mask] == 7).all())
+    assert bool((out[..., mask] == 9).all())
+    assert bool((out[..., ~mask] == 7).all())
