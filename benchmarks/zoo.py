@@ -28,7 +28,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 STRENGTHS = (0.5, 0.8, 0.95, 0.99)
 SEEDS = 3
 DIGITS = {"train_size": 2000, "test_size": 1000}
-NETS = {"mlp": ("mlp-3x100", 10), "conv": ("conv3", 8), "photos": ("conv3", 4)}
+NETS = {"mlp": ("mlp-3x100", 10), "conv": ("conv3", 4), "photos": ("conv3", 4)}
 
 
 def cases(part: str) -> Iterator[tuple[str, float, int, str]]:

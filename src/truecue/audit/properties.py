@@ -140,8 +140,8 @@ def _to_hue(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _saturation(x: Tensor) -> Tensor:
-    lengths: Tensor = _chroma(x).norm(dim=1)
-    return lengths.mean((1, 2)).unsqueeze(1)
+    a, b = _chroma(x).unbind(1)  # torch's norm along a dimension that is not the last is slow
+    return torch.hypot(a, b).mean((1, 2)).unsqueeze(1)
 
 
 def _to_saturation(x: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
