@@ -58,15 +58,24 @@ def test_what_a_region_looks_like_depends_on_its_pixels_alone() -> None:
     mask = region("stamp", (0.1, 0.1, 0.5, 0.6), 24, 24)
     other = torch.randint_like(images, 0, 256)
     outside = torch.where(mask, images, other)
-    assert torch.equal(looked_at(images, mask), looked_at(outside, mask))
     inside = torch.where(mask, other, images)
-    assert not torch.equal(looked_at(images, mask), looked_at(inside, mask))
+    seen, same, changed = (looked_at(x, {"a": mask})["a"] for x in (images, outside, inside))
+    assert torch.equal(seen, same)
+    assert not torch.equal(seen, changed)
+
+
+def test_regions_are_looked_at_together_as_one_by_one() -> None:
+    images = torch.randint(0, 256, (5, 3, 24, 24), dtype=torch.uint8)
+    regions = usual_regions(24, 24)
+    for name, seen in looked_at(images, regions).items():
+        alone = looked_at(images, {name: regions[name]})[name]
+        assert torch.allclose(seen, alone, atol=1e-2), name
 
 
 def test_known_looks() -> None:
     image = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
     image[..., ::2] = 100  # upright stripes
-    seen = looked_at(image, region("cell", (0, 0, 0.25, 0.25), 16, 16))
+    seen = looked_at(image, {"cell": region("cell", (0, 0, 0.25, 0.25), 16, 16)})["cell"]
     # mean, deviation, slopes to the right (3 of 4 neighbours lie inside), slopes downwards
     assert seen[0].tolist() == pytest.approx([50, 50, 75, 0])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -89,11 +88,7 @@ def candidates(
                 f"there is no property or region '{name}'{suggest(name, known)}"
                 f" (there are: {', '.join(known)})"
             )
-    measures: dict[str, Callable[[Tensor], Tensor]] = {
-        **{name: partial(measured, name) for name in properties},
-        **{name: partial(looked_at, mask=mask) for name, mask in regions.items()},
-    }
-    first, second = (_measure(part, measures) for part in (data.train, data.test))
+    first, second = (_measure(part, properties, regions) for part in (data.train, data.test))
     found = []
     for name, prop in properties.items():
         free = name not in core and name not in _MAY_BE_CONTENT
@@ -108,7 +103,7 @@ def candidates(
             name, kind, about, first[name], second[name], name not in core, _swapping(mask)
         ))  # fmt: skip
     for name, column in columns.items():
-        if name in measures:
+        if name in first:
             raise DataError(f"there is already a cue '{name}'; call yours something else")
         train = _picked(name, "training", column.train, data.sizes[0], data.train_ids)
         test = _picked(name, "held-out", column.test, data.sizes[1], data.test_ids)
@@ -128,14 +123,15 @@ def candidates(
 
 
 def _measure(
-    part: ImageSet, measures: Mapping[str, Callable[[Tensor], Tensor]]
+    part: ImageSet, properties: Collection[str], regions: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Everything of all images: float32 [n, d] by name; images are read once, piece by piece."""
-    found: dict[str, list[Tensor]] = {name: [] for name in measures}
+    found: dict[str, list[Tensor]] = {name: [] for name in (*properties, *regions)}
     for start in range(0, len(part), _ROWS):
         images = part.images[start : start + _ROWS]
-        for name, measure in measures.items():
-            found[name].append(measure(images))
+        seen = {name: measured(name, images) for name in properties} | looked_at(images, regions)
+        for name, values in seen.items():
+            found[name].append(values)
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

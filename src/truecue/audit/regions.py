@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from truecue.audit.properties import luma
@@ -97,22 +98,35 @@ def all_regions(nuisance: Mapping[str, Box | Tensor], height: int, width: int) -
     return regions
 
 
-def looked_at(images: Tensor, mask: Tensor) -> Tensor:
-    """What a part of images looks like.
+def looked_at(images: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What parts of images look like.
 
-    In each cell of a 4 x 4 grid that the part reaches into: the mean of every channel, of the
-    brightness's slopes to the right and downwards, and its standard deviation.
+    In each cell of a 4 x 4 grid that a part reaches into: the mean of every channel, the standard
+    deviation of the brightness, and the means of its slopes to the right and downwards.
 
     Args:
         images: uint8 [n, c, h, w].
-        mask: bool [h, w], True inside.
+        masks: bool [h, w] by name, True inside.
 
     Returns:
-        float32 [n, d].
+        float32 [n, d] by name.
     """
-    cells = _cells(mask)
+    cells = {name: _cells(mask) for name, mask in masks.items()}
+    widths = [inside.shape[2] for inside in cells.values()]
+    level, right, down = torch.cat(tuple(cells.values()), 2)
     rows = max(1, _BLOCK // max(1, images[0].numel())) if len(images) else 1
-    return torch.cat([_looks(part.float(), mask, cells) for part in images.split(rows)])
+    parts = []
+    for part in images.split(rows):
+        x = part.float()
+        y = luma(x)
+        light = y.flatten(2)
+        to_right = F.pad((y[..., 1:] - y[..., :-1]).abs(), (0, 1)).flatten(2) @ right
+        downwards = F.pad((y[..., 1:, :] - y[..., :-1, :]).abs(), (0, 0, 0, 1)).flatten(2) @ down
+        variance = light.square() @ level - (light @ level).square()
+        spread = variance.clamp(min=0).sqrt()
+        parts.append(torch.cat((x.flatten(2) @ level, spread, to_right, downwards), 1))
+    seen = torch.cat(parts).split(widths, 2)
+    return {name: values.flatten(1) for name, values in zip(masks, seen, strict=True)}
 
 
 def exchanged(images: Tensor, mask: Tensor, others: Tensor) -> Tensor:
@@ -121,28 +135,19 @@ def exchanged(images: Tensor, mask: Tensor, others: Tensor) -> Tensor:
 
 
 def _cells(mask: Tensor) -> Tensor:
-    """Which pixels of a part belong to which cell: float32 [h w, cells], columns with sum 1."""
+    """Which pixels of a part belong to which cell: float32 [3, h w, cells].
+
+    First all pixels of the part, columns with sum 1; then, with the same weights, those whose right
+    and whose lower neighbour belong to the part as well.
+    """
     height, width = mask.shape
     down = torch.arange(height) * _CELLS // height
     right = torch.arange(width) * _CELLS // width
     cell = (down.unsqueeze(1) * _CELLS + right).flatten()
-    inside = torch.nn.functional.one_hot(cell, _CELLS**2).float() * mask.flatten().unsqueeze(1)
+    inside = F.one_hot(cell, _CELLS**2).float() * mask.flatten().unsqueeze(1)
     inside = inside[:, inside.sum(0) > 0]
-    return inside / inside.sum(0)
-
-
-def _looks(x: Tensor, mask: Tensor, cells: Tensor) -> Tensor:
-    y = luma(x)
-    slopes = []
-    for dim in (3, 2):
-        size = y.shape[dim] - 1
-        both = mask.narrow(dim - 2, 0, size) & mask.narrow(dim - 2, 1, size)
-        slope = (y.narrow(dim, 1, size) - y.narrow(dim, 0, size)).abs() * both
-        pad = (0, 1) if dim == 3 else (0, 0, 0, 1)
-        slopes.append(torch.nn.functional.pad(slope, pad))
-    maps = torch.cat((x, y.square(), *slopes), 1).flatten(2) @ cells
-    channels = x.shape[1]
-    means = maps[:, :channels]
-    light = y.flatten(2) @ cells
-    spread = (maps[:, channels : channels + 1] - light.square()).clamp(min=0).sqrt()
-    return torch.cat((means, spread, maps[:, channels + 1 :]), 1).flatten(1)
+    inside = inside / inside.sum(0)
+    beside = mask & F.pad(mask[:, 1:], (0, 1))
+    below = mask & F.pad(mask[1:], (0, 0, 0, 1))
+    both = torch.stack((mask, beside, below)).flatten(1).unsqueeze(2)
+    return inside * both
