@@ -175,8 +175,12 @@ def test_columns_enter_the_table(train: ImageSet, test: ImageSet) -> None:
     columns["nothing"] = CueColumn(torch.rand(600), torch.rand(300))
     table = find_cues(train, test, logits, columns=columns, draws=499)
     said = verdicts(table)
-    # what files say cannot belong to a class; scores and features may
-    assert (said["metadata"], said["score"], said["feature"]) == ("alarm", "candidate", "candidate")
+    # what files say cannot belong to a class, but nothing was exchanged; scores and features may
+    assert (said["metadata"], said["score"], said["feature"]) == (
+        "suspect",
+        "candidate",
+        "candidate",
+    )
     assert said["nothing"] == "no evidence"
     strength = table.strengths["score"]
     assert strength.shape == (300,)

@@ -63,8 +63,9 @@ def find_cues(
     strength for it; log-odds are shuffled within the class.
 
     An alarm needs both, at a false-discovery rate of `level` over cues, and `least` accuracy that
-    hangs on the cue. It is raised only for cues that do not belong to a class: properties of the
-    whole image, its edges, file data, and regions that the user declares. Others are candidates.
+    hangs on the cue. It is raised only for cues that do not belong to a class (properties of the
+    whole image, its edges, regions that the user declares) and that were exchanged; where they were
+    not, as for file data, they are suspects. Others are candidates.
 
     Args:
         train: labelled training images, those that the model was trained on.
@@ -129,7 +130,6 @@ def find_cues(
             cue, train.classes, Answer(told[i].accuracy, told[i].p, available[i]),
             told[i].by_class, Answer(used[i].gap, used[i].p, used_q[i]) if i in used else None,
             used.get(i), both[i], level, least, chance=chance,
-            with_model=model is not None,
         ))  # fmt: skip
     findings.sort(key=lambda f: (_ORDER.index(f.verdict), -(f.used.effect.value if f.used else -1)))
     whole = {cues[i].name: torch.full((len(test),), math.nan) for i in strengths}

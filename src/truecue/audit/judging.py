@@ -31,7 +31,7 @@ def constant(candidate: Candidate) -> CueFinding:
 def judged(
     candidate: Candidate, classes: tuple[str, ...], available: Answer, tells: tuple[float, ...],
     used: Answer | None, use: Used | None, q: float, level: float, least: float, *,
-    chance: float, with_model: bool,
+    chance: float,
 ) -> CueFinding:  # fmt: skip
     """The verdict on a cue.
 
@@ -46,7 +46,6 @@ def judged(
         level: the rate that is put up with.
         least: accuracy that must hang on the cue.
         chance: accuracy of guessing.
-        with_model: whether cues could be exchanged.
     """
     hangs = (None,) * len(classes) if use is None else use.by_class
     rows = tuple(
@@ -72,12 +71,12 @@ def judged(
         why = f"{alone}; {how} {100 * used.effect.value:.0f} points of accuracy"
         if not candidate.alarming:
             verdict = "candidate"
-        elif use.how == "as found" and candidate.exchange is not None:
+        elif use.how == "as found":  # which may be the content's doing
             verdict = "suspect"
         else:
             verdict = "alarm"
     steps = _NEXT[candidate.kind] if verdict not in ("no evidence", "not judged") else ()
-    if verdict == "suspect" and not with_model:
+    if verdict == "suspect" and candidate.exchange is not None:
         steps = ("give the model, so that the cue can be exchanged in images", *steps)
     return CueFinding(
         candidate.name, candidate.kind, candidate.about, verdict, why, available, used,
