@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
     from truecue.audit.bias import bias_pictures as bias_pictures
+    from truecue.audit.candidates import CueColumn as CueColumn
+    from truecue.audit.cue_table import CueFinding as CueFinding
+    from truecue.audit.cue_table import CueTable as CueTable
+    from truecue.audit.cues import find_cues as find_cues
+    from truecue.audit.filedata import file_columns as file_columns
     from truecue.audit.shown import BiasPictures as BiasPictures
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
@@ -104,6 +109,9 @@ _HOMES = {
     "Patience": "engine.plan",
     "Plateau": "engine.plan",
     "Steps": "engine.plan",
+    "CueColumn": "audit.candidates",
+    "CueFinding": "audit.cue_table",
+    "CueTable": "audit.cue_table",
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
     "DisEnt": "methods.disent",
@@ -143,6 +151,8 @@ _HOMES = {
     "load_vae": "nets.vae",
     "save_vae": "nets.vae",
     "evaluate": "api",
+    "file_columns": "audit.filedata",
+    "find_cues": "audit.cues",
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
     "show_bias": "explain",
