@@ -217,10 +217,11 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
     for pair in order[:ROWS]:
         f = pairs[pair]
         rows = [found[pair] for found in by_pair.values()]
+        gaps_shown = [_gap(row, whole=row is rows[-1]) for row in rows]
         verdict = judged[pair].verdict if pair in judged else "–"
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
-            "–" if f.share is None else f"{f.share:.0%}", *(_gap(row, whole=row is rows[-1]) for row in rows),
+            "–" if f.share is None else f"{f.share:.0%}", *gaps_shown,
             _chance(rows[-1]), verdict,
         )  # fmt: skip
     console.print(table)
