@@ -13,13 +13,19 @@ if TYPE_CHECKING:
     from truecue.api import Trained as Trained
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
+    from truecue.audit.audit import Audit as Audit
     from truecue.audit.bias import bias_pictures as bias_pictures
     from truecue.audit.candidates import CueColumn as CueColumn
     from truecue.audit.cue_table import CueFinding as CueFinding
     from truecue.audit.cue_table import CueTable as CueTable
     from truecue.audit.cues import find_cues as find_cues
     from truecue.audit.filedata import file_columns as file_columns
+    from truecue.audit.make import AuditSettings as AuditSettings
+    from truecue.audit.make import make_audit as make_audit
+    from truecue.audit.measure import measure_gaps as measure_gaps
     from truecue.audit.shown import BiasPictures as BiasPictures
+    from truecue.audit.verdicts import Judgement as Judgement
+    from truecue.audit.verdicts import Verdicts as Verdicts
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -96,6 +102,8 @@ _HOMES = {
     "Adam": "engine.plan",
     "AdamW": "engine.plan",
     "Attribute": "data.sets",
+    "Audit": "audit.audit",
+    "AuditSettings": "audit.make",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
     "BiasHalf": "methods.bias_half",
@@ -124,6 +132,7 @@ _HOMES = {
     "ImageSet": "data.sets",
     "ImageNet9": "data.suites.imagenet9",
     "JTT": "methods.jtt",
+    "Judgement": "audit.verdicts",
     "LC": "methods.lc",
     "Learner": "engine.learner",
     "LfF": "methods.lff",
@@ -144,6 +153,7 @@ _HOMES = {
     "TruecueError": "errors",
     "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
+    "Verdicts": "audit.verdicts",
     "Waterbirds": "data.suites.waterbirds",
     "bias_pictures": "audit.bias",
     "build": "nets.build",
@@ -154,6 +164,8 @@ _HOMES = {
     "file_columns": "audit.filedata",
     "find_cues": "audit.cues",
     "load_classifier": "nets.classifier",
+    "make_audit": "audit.make",
+    "measure_gaps": "audit.measure",
     "save_classifier": "nets.classifier",
     "show_bias": "explain",
     "train": "api",

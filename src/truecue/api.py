@@ -14,9 +14,10 @@ import torch
 from truecue.audit.bias import bias_pictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
+from truecue.engine.evaluate import check_fits
 from truecue.engine.judge import aligned_mask
 from truecue.engine.run import claim
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError
 from truecue.fitting import REFERENCE, Fitting, check_supervision, plainly
 from truecue.methods.base import Method, method_name
 from truecue.methods.erm import ERM
@@ -28,7 +29,7 @@ from truecue.report.bias_page import write_bias_page
 from truecue.report.report import write_report
 from truecue.report.show import example_pictures, suspects
 
-__all__ = ["Trained", "check_fits", "digest", "evaluate", "train"]
+__all__ = ["Trained", "digest", "evaluate", "train"]
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def evaluate(
     """
     began = time.monotonic()
     device = device or Device()
-    check_fits(net, data)
+    check_fits(net, data.test)
     net = net.to(device.device)
     model = {
         "arch": net.spec.get("arch"),
@@ -220,31 +221,6 @@ def evaluate(
         "models": {name: model},
         "seconds": round(time.monotonic() - began, 2),
     }
-
-
-def check_fits(net: Classifier, data: Splits) -> None:
-    """Refuse images that are not such as a classifier takes.
-
-    Raises:
-        DataError: its classes, channels or image size are not those of the data.
-    """
-    known = net.spec.get("extra", {}).get("classes")
-    if known is not None and tuple(known) != data.test.classes:
-        raise DataError(
-            f"the model knows the classes {', '.join(known)}; the data has"
-            f" {', '.join(data.test.classes)}. Give the data that it was trained for"
-        )
-    if net.n_classes != len(data.test.classes) or net.channels != data.test.shape[0]:
-        raise DataError(
-            f"the model takes {net.channels} channels and tells {net.n_classes} classes apart; the"
-            f" data has {data.test.shape[0]} channels and {len(data.test.classes)} classes"
-        )
-    size = net.spec.get("size")
-    if size is not None and size != max(data.test.shape[1:]):
-        raise DataError(
-            f"the model was trained on images of {size} pixels; these have"
-            f" {max(data.test.shape[1:])}. For your own images set data.size={size}"
-        )
 
 
 def digest(data: Splits) -> str:

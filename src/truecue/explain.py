@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from truecue.api import check_fits, digest
+from truecue.api import digest
 from truecue.audit.bias import bias_pictures, check_target
 from truecue.audit.shown import BiasPictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.engine.evaluate import predictions
+from truecue.engine.evaluate import check_fits, predictions
 from truecue.engine.run import Run, claim
 from truecue.errors import DataError
 from truecue.methods.bias_half import BiasHalf
@@ -98,7 +98,7 @@ def show_bias(
     device, facts, settings = device or Device(), dict(facts or {}), settings or BiasHalf()
     folder = None if out is None else Path(out)
     net = copy.deepcopy(net).to(device.device).eval()
-    check_fits(net, data)
+    check_fits(net, data.test)
     settings.check(data, arch)
     check_target(data.train, target)
     _check_images(net, data, device)

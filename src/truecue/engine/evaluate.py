@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
 from truecue.engine.learner import Predict, gather_rows
-from truecue.errors import SupervisionError
+from truecue.errors import DataError, SupervisionError
 from truecue.metrics.groups import GroupCounts, group_counts
+from truecue.nets.classifier import Classifier
 
 BATCH = 1000
 """Images in one forward pass; large enough to keep small networks busy, small enough for memory."""
@@ -78,3 +79,28 @@ def count(pred: Tensor, data: ImageSet, bias: str | None) -> GroupCounts:
         raise SupervisionError(f"these images have no attribute '{bias}' (attributes: {known})")
     attribute = data.attributes[bias]
     return group_counts(pred, data.y, attribute.values, n_classes=k, n_values=len(attribute.names))
+
+
+def check_fits(net: Classifier, data: ImageSet) -> None:
+    """Refuse images that a network was not made for.
+
+    Raises:
+        DataError: its classes, channels or image size are not those of the images.
+    """
+    known = net.spec.get("extra", {}).get("classes")
+    if known is not None and tuple(known) != data.classes:
+        raise DataError(
+            f"the model knows the classes {', '.join(known)}; the data has"
+            f" {', '.join(data.classes)}. Give the data that it was trained for"
+        )
+    if net.n_classes != len(data.classes) or net.channels != data.shape[0]:
+        raise DataError(
+            f"the model takes {net.channels} channels and tells {net.n_classes} classes apart; the"
+            f" data has {data.shape[0]} channels and {len(data.classes)} classes"
+        )
+    size = net.spec.get("size")
+    if size is not None and size != max(data.shape[1:]):
+        raise DataError(
+            f"the model was trained on images of {size} pixels; these have"
+            f" {max(data.shape[1:])}. For your own images set data.size={size}"
+        )

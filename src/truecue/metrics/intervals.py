@@ -47,6 +47,21 @@ def wilson(hits: int, n: int, level: float = 0.95) -> Estimate:
     return mean_of_cells(torch.tensor([hits]), torch.tensor([n]), level)
 
 
+def wilson_limits(hits: Tensor, n: Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:
+    """The limits of many Wilson intervals at once.
+
+    Args:
+        hits: int64, any shape, successes, 0 to `n`.
+        n: int64, the same shape, trials, at least 1.
+        level: confidence, in (0, 1).
+
+    Returns:
+        Lower and upper limits, float64, of the same shape.
+    """
+    _, low, high = _wilson(hits.double(), n.double(), _normal_quantile(level))
+    return low.clamp(min=0), high.clamp(max=1)
+
+
 def mean_of_cells(hits: Tensor, total: Tensor, level: float = 0.95) -> Estimate:
     """The unweighted mean of the proportions of independent cells, with its MOVER interval.
 

@@ -1,0 +1,421 @@
+"""What people say about features: the answers in SQLite, CSV in and out, and the verdicts.
+
+Several processes may write at once. An annotator has one answer for each pair of a class and a
+feature; a new one takes the place of the old one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+from truecue.atomic import atomic
+from truecue.config import suggest
+from truecue.errors import DataError, StorageError
+from truecue.metrics.raters import cohen_kappa, fleiss_kappa
+
+Answer = Literal["main_object", "separate_object", "background"]
+"""What the highlighted region mainly is; the last two are votes for spurious."""
+Verdict = Literal["core", "spurious", "undecided"]
+
+SCHEMA = 1
+"""Version of the tables; a file with a newer one is refused."""
+TIMEOUT = 10.0
+"""Seconds to wait for another process that is writing."""
+COLUMNS = (
+    "WorkerId", "Input.wordnet_id", "Input.class_index", "Input.feature_index",
+    "Input.feature_rank", "Answer.main", "Answer.confidence", "Answer.reasons",
+)  # fmt: skip
+"""Columns of the published file of answers, in its order."""
+
+_ANSWERS: tuple[Answer, ...] = get_args(Answer)
+_SHORT: dict[str, Answer] = {"main": "main_object", "separate": "separate_object"}
+_TABLES = """
+CREATE TABLE answers (
+    class INTEGER NOT NULL, feature INTEGER NOT NULL, annotator TEXT NOT NULL,
+    answer TEXT CHECK (answer IN ('main_object', 'separate_object', 'background')),
+    confidence INTEGER CHECK (confidence BETWEEN 1 AND 5),
+    reason TEXT NOT NULL, class_name TEXT NOT NULL, rank INTEGER, encoder TEXT NOT NULL,
+    group_rule TEXT NOT NULL, images TEXT NOT NULL, started REAL, submitted REAL NOT NULL,
+    UNIQUE (class, feature, annotator)
+);
+CREATE TABLE gold (
+    class INTEGER NOT NULL, feature INTEGER NOT NULL, answer TEXT NOT NULL,
+    UNIQUE (class, feature)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One person's answer about one feature of one class.
+
+    Raises:
+        DataError: the answer is of no known kind, the confidence is not 1 to 5, or the annotator
+            has no name.
+    """
+
+    class_index: int
+    feature: int
+    annotator: str
+    answer: Answer | None
+    """None: skipped."""
+    confidence: int | None = None
+    """1 (not at all) to 5 (completely); stored, not used for verdicts."""
+    reason: str = ""
+    class_name: str = ""
+    rank: int | None = None
+    """Of the feature among the class's, 1 the most important."""
+    encoder: str = ""
+    """Hash of the encoder that the feature is of."""
+    group_rule: str = ""
+    images: tuple[int, ...] = ()
+    """Positions of the training images that were shown."""
+    started: float | None = None
+    """Seconds since 1970."""
+    submitted: float | None = None
+    """Seconds since 1970; None: when it is stored."""
+
+    def __post_init__(self) -> None:
+        if not self.annotator.strip():
+            raise DataError("an answer needs the name of the person who gave it")
+        if self.answer is not None and self.answer not in _ANSWERS:
+            raise DataError(
+                f"there is no answer '{self.answer}'{suggest(self.answer, list(_ANSWERS))}"
+                f" ({', '.join(_ANSWERS)})"
+            )
+        if self.confidence is not None and self.confidence not in range(1, 6):
+            raise DataError(f"confidence is 1 to 5; got {self.confidence}")
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """Class and feature."""
+        return self.class_index, self.feature
+
+
+class PairVerdict(NamedTuple):
+    """What the answers about one pair say together."""
+
+    verdict: Verdict
+    kind: str
+    """Of what is spurious: `background`, `separate`, or `ambiguous`; empty otherwise."""
+    answers: int
+    """Skipped ones not counted."""
+    spurious_votes: int
+    agreement: float
+    """Share of the answers that are on the larger side."""
+
+
+class Aggregate(NamedTuple):
+    """All verdicts, and how far annotators agree."""
+
+    pairs: dict[tuple[int, int], PairVerdict]
+    fleiss: float
+    """Kappa of core against spurious, over pairs with two answers; nan without."""
+    cohen: dict[tuple[str, str], float]
+    """The same for every two annotators who share a pair."""
+    gold: dict[str, tuple[int, int]]
+    """For each annotator right answers and all answers to items whose answer is known."""
+
+    def spurious(self) -> dict[int, set[int]]:
+        """The spurious features of each class that has one."""
+        found: dict[int, set[int]] = {}
+        for (c, feature), pair in self.pairs.items():
+            if pair.verdict == "spurious":
+                found.setdefault(c, set()).add(feature)
+        return found
+
+
+class Verdicts:
+    """The file of answers.
+
+    Args:
+        path: made at the first answer.
+        exists: says of a (class, feature) why there can be no answer about it, in words; empty:
+            there can.
+        encoder: hash of the encoder that features are of; answers that name none get it, and those
+            about another encoder's features do not count.
+
+    Raises:
+        DataError: the file is no database of answers, or was written by a later version.
+    """
+
+    def __init__(
+        self, path: Path, exists: Callable[[int, int], str] | None = None, encoder: str = ""
+    ):
+        self.path, self._exists, self._encoder = path, exists, encoder
+        if path.exists():
+            with self._open() as db:
+                db.execute("SELECT 1 FROM answers LIMIT 1")
+
+    def add(self, *judgements: Judgement) -> None:
+        """Store answers, all or none. An annotator's earlier answer about a pair is replaced.
+
+        Raises:
+            DataError: one is about a feature that there is not; nothing is stored.
+            StorageError: the file could not be written, or another process kept it for 10 s.
+        """
+        for judgement in judgements:
+            self._check(judgement)
+        self._store(judgements)
+
+    def all(self) -> list[Judgement]:
+        """All answers, skipped ones too, by class, feature and annotator."""
+        if not self.path.exists():
+            return []
+        with self._open() as db:
+            return [
+                Judgement(**row | {"images": tuple(json.loads(row["images"]))})
+                for row in _rows(
+                    db,
+                    "SELECT class AS class_index, feature, annotator, answer, confidence, reason,"
+                    " class_name, rank, encoder, group_rule, images, started, submitted"
+                    " FROM answers ORDER BY class, feature, annotator",
+                )
+            ]
+
+    def remove(self, class_index: int, feature: int, annotator: str) -> bool:
+        """Take an answer back; whether there was one."""
+        if not self.path.exists():
+            return False
+        with self._open() as db, db:
+            done = db.execute(
+                "DELETE FROM answers WHERE class = ? AND feature = ? AND annotator = ?",
+                (class_index, feature, annotator),
+            )
+            return done.rowcount > 0
+
+    def set_gold(self, class_index: int, feature: int, answer: Answer) -> None:
+        """Say the right answer about a pair, to check annotators by."""
+        self._check(Judgement(class_index, feature, "gold", answer))
+        with self._open() as db, db:
+            db.execute(
+                "INSERT INTO gold VALUES (?, ?, ?) ON CONFLICT (class, feature)"
+                " DO UPDATE SET answer = excluded.answer",
+                (class_index, feature, answer),
+            )
+
+    def aggregate(self) -> Aggregate:
+        """Verdicts of all pairs that have been answered, of this encoder's features."""
+        gold: dict[tuple[int, int], str] = {}
+        if self.path.exists():
+            with self._open() as db:
+                gold = {(c, f): answer for c, f, answer in db.execute("SELECT * FROM gold")}
+        mine = [j for j in self.all() if not self._encoder or j.encoder == self._encoder]
+        return aggregate(mine, gold)
+
+    def read_csv(self, path: Path) -> int:
+        """Add the answers of a CSV file with the columns of the published one, all or none.
+
+        Columns that it has besides are left alone; `Input.wordnet_id` and `Input.feature_rank` may
+        be absent.
+
+        Returns:
+            Answers read.
+
+        Raises:
+            DataError: a column is absent, or a row cannot be used; the message has its number.
+        """
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                found = reader.fieldnames or []
+                needed = [c for c in COLUMNS if c not in (COLUMNS[1], COLUMNS[4])]
+                absent = [c for c in needed if c not in found]
+                if absent:
+                    raise DataError(
+                        f"{path} has no column {', '.join(absent)}; the columns of a file of"
+                        f" answers are {', '.join(COLUMNS)}"
+                    )
+                judgements = [
+                    self._from_row(row, f"{path}, line {reader.line_num}") for row in reader
+                ]
+        except FileNotFoundError:
+            raise DataError(f"there is no file {path}") from None
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{path} cannot be read as CSV: {error}") from None
+        seen: dict[tuple[int, int, str], int] = {}
+        for number, judgement in enumerate(judgements, 1):
+            known = (*judgement.pair, judgement.annotator)
+            if known in seen:
+                raise DataError(
+                    f"{path}: answers {seen[known]} and {number} are both by"
+                    f" {judgement.annotator} about class {known[0]}, feature {known[1]}; keep one"
+                )
+            seen[known] = number
+        self._store(judgements)
+        return len(judgements)
+
+    def write_csv(self, path: Path) -> int:
+        """Write the answers with the published columns, skipped ones left out; how many."""
+        rows = [j for j in self.all() if j.answer is not None]
+        with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for j in rows:
+                numbers = ("" if v is None else v for v in (j.rank, j.answer, j.confidence))
+                writer.writerow((j.annotator, j.class_name, *j.pair, *numbers, j.reason))
+        return len(rows)
+
+    def _from_row(self, row: dict[str, str | None], where: str) -> Judgement:
+        try:
+            answer = (row["Answer.main"] or "").strip()
+            confidence, rank = row["Answer.confidence"], row.get("Input.feature_rank")
+            judgement = Judgement(
+                class_index=int(row["Input.class_index"] or ""),
+                feature=int(row["Input.feature_index"] or ""),
+                annotator=row["WorkerId"] or "",
+                answer=_SHORT.get(answer, answer),  # type: ignore[arg-type]
+                confidence=int(confidence) if confidence else None,
+                reason=row["Answer.reasons"] or "",
+                class_name=row.get("Input.wordnet_id") or "",
+                rank=int(rank) if rank else None,
+            )
+            self._check(judgement)
+        except DataError as error:
+            raise DataError(f"{where}: {error}; nothing was read") from None
+        except ValueError:
+            raise DataError(
+                f"{where}: class, feature, rank and confidence must be whole numbers; nothing was"
+                " read"
+            ) from None
+        return judgement
+
+    def _check(self, judgement: Judgement) -> None:
+        reason = self._exists(*judgement.pair) if self._exists else ""
+        if reason:
+            raise DataError(reason)
+
+    def _store(self, judgements: Sequence[Judgement]) -> None:
+        now = time.time()
+        values = []
+        for judgement in judgements:
+            row = asdict(judgement)
+            row["images"] = json.dumps(judgement.images)
+            row["encoder"] = judgement.encoder or self._encoder
+            row["submitted"] = now if judgement.submitted is None else judgement.submitted
+            values.append(row)
+        names = [field.name for field in fields(Judgement)]
+        columns = ["class" if name == "class_index" else name for name in names]
+        updates = ", ".join(f"{c} = excluded.{c}" for c in columns[3:])
+        with self._open() as db, db:
+            db.executemany(
+                f"INSERT INTO answers ({', '.join(columns)})"
+                f" VALUES ({', '.join(':' + name for name in names)})"
+                f" ON CONFLICT (class, feature, annotator)"
+                f" DO UPDATE SET {updates}",
+                values,
+            )
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection to the file, which is made where it is absent."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=TIMEOUT)) as db:
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                if version == 0:
+                    self._make(db)
+                elif version > SCHEMA:
+                    raise DataError(
+                        f"{self.path} was written by a later version of truecue (schema {version};"
+                        f" this one reads {SCHEMA}): use that version"
+                    )
+                db.execute("PRAGMA synchronous = NORMAL")
+                yield db
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error) or "no such table" in str(error):
+                raise DataError(f"{self.path} is not a file of answers: {error}") from None
+            raise StorageError(
+                f"{self.path} could not be read or written: {error}; answers stored before are"
+                " intact"
+            ) from error
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{self.path} could not be made: {error.strerror}") from error
+
+    def _make(self, db: sqlite3.Connection) -> None:
+        """Make the tables, unless another process has just done so."""
+        db.execute("PRAGMA journal_mode = WAL")
+        with db:
+            db.execute("BEGIN IMMEDIATE")
+            if db.execute("PRAGMA user_version").fetchone()[0]:
+                return
+            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise DataError(f"{self.path} is a database of something else than answers")
+            for statement in _TABLES.split(";")[:-1]:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _rows(db: sqlite3.Connection, query: str) -> Iterator[dict[str, Any]]:
+    cursor = db.execute(query)
+    names = [column[0] for column in cursor.description]
+    for row in cursor:
+        yield dict(zip(names, row, strict=True))
+
+
+def aggregate(
+    judgements: Sequence[Judgement], gold: dict[tuple[int, int], str] | None = None
+) -> Aggregate:
+    """Verdicts from answers: spurious where the strict majority says so, whatever the confidence.
+
+    With five answers that is three of five. A tie is undecided: ask again.
+
+    Args:
+        judgements: answers; skipped ones count for nothing.
+        gold: right answers by pair, where they are known.
+
+    Source: Singla & Feizi 2022 (arXiv 2110.04301); Moayeri et al. 2023 (arXiv 2212.02648).
+    """
+    by_pair: dict[tuple[int, int], list[Judgement]] = {}
+    by_person: dict[str, dict[Any, str]] = {}
+    gold, right = gold or {}, dict[str, tuple[int, int]]()
+    for j in judgements:
+        if j.answer is None:
+            continue
+        by_pair.setdefault(j.pair, []).append(j)
+        side = "core" if j.answer == "main_object" else "spurious"
+        by_person.setdefault(j.annotator, {})[j.pair] = side
+        if j.pair in gold:
+            hits, n = right.get(j.annotator, (0, 0))
+            right[j.annotator] = (hits + (j.answer == gold[j.pair]), n + 1)
+    pairs = {pair: _verdict(found) for pair, found in sorted(by_pair.items())}
+    counts = torch.tensor([[v.spurious_votes, v.answers - v.spurious_votes]
+                           for v in pairs.values()]).reshape(-1, 2)  # fmt: skip
+    people = sorted(by_person)
+    cohen = {
+        (a, b): cohen_kappa(by_person[a], by_person[b])
+        for i, a in enumerate(people)
+        for b in people[i + 1 :]
+        if by_person[a].keys() & by_person[b].keys()
+    }
+    return Aggregate(pairs, fleiss_kappa(counts), cohen, right)
+
+
+def _verdict(found: list[Judgement]) -> PairVerdict:
+    n = len(found)
+    background = sum(j.answer == "background" for j in found)
+    separate = sum(j.answer == "separate_object" for j in found)
+    votes = background + separate
+    agreement = max(votes, n - votes) / n
+    if 2 * votes == n:
+        return PairVerdict("undecided", "", n, votes, agreement)
+    if 2 * votes < n:
+        return PairVerdict("core", "", n, votes, agreement)
+    kind = "ambiguous"
+    if 2 * background > n:
+        kind = "background"
+    elif 2 * separate > n:
+        kind = "separate"
+    return PairVerdict("spurious", kind, n, votes, agreement)

@@ -1,0 +1,264 @@
+"""`truecue audit`: the features that a model may go by, and how far it goes by each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truecue.cli import options as o
+
+if TYPE_CHECKING:
+    from truecue.audit.audit import Audit
+    from truecue.data.sets import ImageSet, Splits
+    from truecue.nets.classifier import Classifier
+
+ROWS = 15
+"""Candidates on the terminal; gaps.json has all."""
+
+
+def audit(
+    data: o.Data,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The audit's folder; default: audits/DATA.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="A model.safetensors, or a run's folder; default: one is trained plainly.",
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="Another network to look at the features of: weights, or a run's folder.",
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option("--arch", help="Architecture of --encoder, or of the model that is trained."),
+    ] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            "--norm", help="How --encoder wants pixels: unit, half, cifar, imagenet or clip."
+        ),
+    ] = None,
+    verdicts: Annotated[
+        Path | None,
+        typer.Option("--verdicts", help="Add the answers of a CSV file before measuring."),
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option("--k", min=1, help="Images in each end; default: a fifth of each class."),
+    ] = None,
+    stats_from: Annotated[
+        str,
+        typer.Option(
+            "--stats-from", help="own or train: whose mean and deviation features are scaled by."
+        ),
+    ] = "own",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Of splits and training; default: that of the model's training, or 0."
+        ),
+    ] = None,
+    sets: o.Sets = None,
+    root: o.Root = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Start over where the folder holds another audit."),
+    ] = False,
+    skip_unreadable: o.Skip = False,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print audit and gaps as JSON.")] = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Find the features that a model may go by, rank the images by each, measure the gaps.
+
+    Encodes all images, lists for each class the features that contribute most to its logit, ranks
+    its images by them, and measures how much more accurate the model is where a feature is strong
+    than where it is weak. Without --model, a classifier is trained first (settings: plan.*); with
+    --encoder alone, the model is the encoder with a new last layer. A feature is a candidate until
+    a person has judged it. Cut off and started again, it goes on where it was.
+    """
+    from truecue.audit.make import AuditSettings, make_audit
+    from truecue.audit.measure import measure_gaps
+    from truecue.config import parse_assignments
+    from truecue.errors import ConfigError
+
+    if stats_from not in {"own", "train"}:
+        raise ConfigError(f"--stats-from is own or train; got '{stats_from}'")
+    own, given = o.divide(parse_assignments(sets or []))
+    plan = {name: value for name, value in own.items() if name.split(".")[0] == "plan"}
+    settings = AuditSettings().override({n: v for n, v in own.items() if n not in plan})
+    trains = model is None and encoder is None
+    if plan and not trains:
+        raise ConfigError(
+            f"'{next(iter(plan))}' is about training a model, and none is trained with"
+            f" {'--model' if model else '--encoder'}"
+        )
+    if encoder is None and norm is not None:
+        raise ConfigError("--norm is about the weights of --encoder; give --encoder")
+    if model is not None and encoder is None and arch is not None:
+        raise ConfigError("--arch is about --encoder or a model to train; --model has its own")
+    net, made = _model(model)
+    suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
+    if net is not None and "size" not in given:
+        suite = _sized(suite, net)
+    seed = int(made.get("seed", 0)) if seed is None else seed
+    splits = o.load(suite, root, seed, quiet=quiet or as_json)
+    compute = o.open_device(device, threads=threads)
+    facts = o.facts(data, suite)
+    out = out or Path("audits") / str(facts["data"])
+    silent = quiet or as_json
+    eyes = None if encoder is None else _encoder(encoder, arch, norm, splits.train, root)
+    if trains:
+        net = _trained(plan, splits, out / "training", seed, arch, compute, fresh, silent, facts)
+    done = make_audit(
+        out, splits, net, encoder=eyes, settings=settings, seed=seed, device=compute, facts=facts,
+        fresh=fresh, quiet=silent,
+    )  # fmt: skip
+    if verdicts is not None:
+        done.verdicts().read_csv(verdicts)
+    gaps = measure_gaps(
+        done, k=k, stats_from="train" if stats_from == "train" else "own", seed=seed
+    )
+    if as_json:
+        typer.echo(json.dumps({"audit": done.facts, "gaps": gaps}, indent=1))
+    elif not quiet:
+        _show(done, gaps)
+
+
+def _model(path: Path | None) -> tuple[Classifier | None, dict[str, Any]]:
+    from truecue.nets.classifier import load_classifier
+
+    if path is None:
+        return None, {}
+    net = load_classifier(path)
+    return net, net.spec.get("extra", {})
+
+
+def _sized(suite: Any, net: Classifier) -> Any:
+    """Your own images in the size that the model was trained on."""
+    from truecue.data.suites.folder import Folder
+
+    return suite.override({"size": net.spec["size"]}) if isinstance(suite, Folder) else suite
+
+
+def _encoder(
+    path: str, arch: str | None, norm: str | None, images: ImageSet, root: Path | None
+) -> Classifier:
+    """The network that `--encoder` names; with its own head where it knows the same classes."""
+    from truecue.nets.classifier import load_classifier, read_card
+    from truecue.nets.pretrained import Pretrained
+
+    weights = Pretrained(**{"weights": path, "arch": arch or "", "norm": norm})
+    file = weights.path(root)
+    card = file.with_suffix(".json")
+    if arch is None and norm is None and card.is_file():
+        known = read_card(card).get("extra", {}).get("classes")
+        if known is not None and tuple(known) == images.classes:
+            return load_classifier(file)
+    channels, height, width = images.shape
+    return weights.load(channels, max(height, width), root)
+
+
+def _trained(
+    plan: dict[str, Any], splits: Splits, folder: Path, seed: int, arch: str | None, compute: Any,
+    fresh: bool, quiet: bool, facts: dict[str, Any],
+) -> Classifier:  # fmt: skip
+    """A plainly trained classifier, or the one that an earlier call trained or began."""
+    from truecue import api
+    from truecue.methods.erm import ERM
+
+    return api.train(
+        ERM().override(plan), splits, out=folder, seed=seed, arch=arch, baseline=False,
+        device=compute, fresh=fresh, quiet=quiet, facts=facts,
+    ).net  # fmt: skip
+
+
+def _show(audit: Audit, gaps: dict[str, Any]) -> None:
+    """The strongest candidates, what the verdicts say, and where everything is."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    measured = gaps["splits"]
+    first = "val" if "val" in measured else "test"
+    by_pair = {
+        split: {(row["class"], row["feature"]): row for row in found["pairs"]}
+        for split, found in measured.items()
+    }
+    judged = audit.verdicts().aggregate().pairs
+
+    def size(pair: tuple[int, int]) -> tuple[float, float]:
+        row, share = by_pair[first][pair], pairs[pair].share
+        return float(row["gap"]["value"]) if "gap" in row else -2.0, share or 0.0
+
+    pairs = {(f.class_index, f.feature): f for f in audit.pairs()}
+    order = sorted(pairs, key=size, reverse=True)
+    said = "validation" if first == "val" else "test"
+    title = f"Candidates, the largest {said} gap first; gaps in points"
+    table = Table(title=title, title_justify="left")
+    table.add_column("class")
+    table.add_column("feature")
+    last = list(measured)[-1]
+    for name in ("share", *(f"{split} gap" for split in measured), f"q, {last}"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for pair in order[:ROWS]:
+        f = pairs[pair]
+        rows = [found[pair] for found in by_pair.values()]
+        gaps_shown = [_gap(row, whole=row is rows[-1]) for row in rows]
+        verdict = judged[pair].verdict if pair in judged else "–"
+        table.add_row(
+            escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
+            "–" if f.share is None else f"{f.share:.0%}", *gaps_shown,
+            _chance(rows[-1]), verdict,
+        )  # fmt: skip
+    console.print(table)
+    if len(order) > ROWS:
+        console.print(f"and {len(order) - ROWS} more in gaps.json")
+    for split, found in measured.items():
+        by = found["verdicts"]
+        if by is not None and by["macro"]["value"] is not None:
+            gap, null = by["macro"], by["null"]
+            console.print(
+                f"By the verdicts, {split}: accuracy {by['low']:.1%} without the cues,"
+                f" {by['high']:.1%} with them; gap {100 * gap['value']:+.1f} points"
+                f" ({100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}) over {gap['n']} classes;"
+                f" random orders give {100 * null['low']:+.1f} to {100 * null['high']:+.1f}",
+                soft_wrap=True,
+            )
+    if not any(found.verdict == "spurious" for found in judged.values()):
+        console.print(
+            "Nothing has been judged spurious. A candidate may as well be part of the object: a"
+            " person has to look at its images.",
+            soft_wrap=True,
+        )
+    for note in audit.facts["notes"]:
+        console.print(f"Note: {escape(note)}.", soft_wrap=True)
+    console.print(f"Audit: {audit.folder} (audit.json, gaps.json)", soft_wrap=True, markup=False)
+
+
+def _chance(row: dict[str, Any]) -> str:
+    if "q" not in row:
+        return "–"
+    return f"{row['q']:.3f}" if row["q"] >= 0.001 else "<0.001"
+
+
+def _gap(row: dict[str, Any], *, whole: bool) -> str:
+    """A gap in points, with its interval where it is wanted whole."""
+    if "gap" not in row:
+        return "–"
+    gap = row["gap"]
+    value, low, high = (f"{round(100 * gap[name]):+d}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})" if whole else value

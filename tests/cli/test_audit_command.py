@@ -1,0 +1,117 @@
+"""`truecue audit`: what it writes and prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import test_cli
+from test_pictures import images  # noqa: F401  two classes of bright or dark images
+
+from truecue.audit.audit import Audit
+from truecue.audit.verdicts import COLUMNS
+
+_cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
+
+CPU = ["--device", "cpu", "--threads", "1"]
+SIZE = ["--set", "data.size=16"]
+PLAN = ["--set", "plan.epochs=2", "--arch", "conv3"]
+
+
+def test_one_command_from_images_to_gaps(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "audit"
+    status, shown, _ = cli("audit", images, "--out", out, *SIZE, *PLAN, *CPU)
+    assert not status
+    assert "Candidates" in shown
+    assert "a person has to look at its images" in " ".join(shown.split())
+    assert str(out) in "".join(shown.split())
+    audit = Audit(out)
+    assert audit.classes == ("cat", "dog")
+    assert (out / "training" / "model.safetensors").is_file()
+    assert set(audit.gaps()["splits"]) == {"val", "test"}
+
+    # a second time nothing is made again, and what is printed is what is kept
+    before = (out / "audit.json").stat().st_mtime_ns
+    status, shown, _ = cli("audit", images, "--out", out, *SIZE, *PLAN, *CPU, "--json")
+    assert not status
+    assert (out / "audit.json").stat().st_mtime_ns == before
+    printed = json.loads(shown)
+    assert printed["audit"] == audit.facts
+    assert printed["gaps"] == audit.gaps()
+
+
+def test_verdicts_from_a_file(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    out, answers = tmp_path / "audit", tmp_path / "answers.csv"
+    command = ["audit", images, "--out", out, *SIZE, *PLAN, *CPU]
+    assert cli(*command, "--quiet")[:2] == (0, "")
+    first = Audit(out).features(0)[0].feature
+    answers.write_text(f"{','.join(COLUMNS)}\nann,,0,{first},1,background,5,bright all over\n")
+    status, shown, _ = cli(*command, "--verdicts", answers, "--k", "3")
+    assert not status
+    assert "By the verdicts, test" in " ".join(shown.split())
+    assert "spurious" in shown
+    gaps = Audit(out).gaps()
+    assert gaps["k"] == 3
+    assert gaps["answers"]["spurious"] == 1
+
+    answers.write_text(f"{','.join(COLUMNS)}\nann,,0,4444,1,background,5,x\n")
+    status, _, error = cli(*command, "--verdicts", answers)
+    assert status == 2
+    assert "line 2: class 0 (cat) has no feature 4444" in error
+
+
+def test_a_trained_model_and_another_encoder(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    run, out = tmp_path / "run", tmp_path / "audit"
+    quick = ["--set", "plan.epochs=2", "--arch", "conv3", "--no-baseline", "--quiet"]
+    assert cli("train", "erm", images, "--out", run, "--seed", 3, *SIZE, *quick, *CPU)[0] == 0
+    # size and seed are those of the model's training
+    status, _, error = cli("audit", images, "--model", run, "--out", out, "--quiet", *CPU)
+    assert (status, error) == (0, "")
+    facts = Audit(out).facts
+    assert facts["seed"] == 3
+    assert facts["model"]["is_encoder"]
+    assert not (out / "training").exists()
+
+    command = (
+        "audit", images, "--encoder", run, "--arch", "conv3", "--out", tmp_path / "eyes",
+        "--seed", 3, "--set", "head_epochs=2", "--quiet", *SIZE, *CPU,
+    )  # fmt: skip
+    for _ in range(2):  # weights without a head get another one each time that they are loaded
+        status, _, error = cli(*command)
+        assert (status, error) == (0, "")
+    assert Audit(tmp_path / "eyes").facts["encoder"]["head"] == "fitted"
+    own = ["--encoder", run, "--model", run, "--out", tmp_path / "own", "--quiet"]
+    assert cli("audit", images, *own, *CPU)[0] == 0
+    assert Audit(tmp_path / "own").facts["encoder"]["head"] == "own"
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        (["--model", "nowhere"], "there is no card"),
+        (["--set", "featurs=3"], "AuditSettings has no setting 'featurs'; did you mean 'features'"),
+        (["--norm", "clip"], "--norm is about the weights of --encoder"),
+        (["--stats-from", "both"], "--stats-from is own or train; got 'both'"),
+        (["--encoder", "nowhere"], "there is no weights file"),
+        (["--encoder", "nowhere", "--set", "plan.epochs=3"], "none is trained with --encoder"),
+    ],
+)
+def test_one_sentence_for_what_cannot_be(cli, images: Path, tmp_path: Path, more, match) -> None:  # noqa: F811
+    out = tmp_path / "audit"
+    status, _, error = cli("audit", images, "--out", out, *SIZE, *CPU, *more)
+    assert status == 2
+    assert match in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_other_settings_need_another_folder(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "audit"
+    command = ["audit", images, "--out", out, *SIZE, *PLAN, *CPU, "--quiet"]
+    assert cli(*command)[0] == 0
+    status, _, error = cli(*command, "--set", "features=2")
+    assert status == 2
+    assert "settings.features 5 (now 2)" in error
+    assert cli(*command, "--set", "features=2", "--fresh")[0] == 0
+    assert len(Audit(out).features(0)) <= 2
