@@ -14,6 +14,7 @@ from truecue.audit.audit import Audit
 from truecue.audit.make import write_array
 from truecue.audit.verdicts import Aggregate
 from truecue.metrics.agreement import null_gap
+from truecue.metrics.evidence import benjamini_hochberg
 from truecue.metrics.intervals import Estimate
 from truecue.metrics.ranking import (
     Gap,
@@ -21,7 +22,6 @@ from truecue.metrics.ranking import (
     class_gaps,
     collisions,
     end_hits,
-    false_discovery,
     is_small,
     rank,
     rank_correlation,
@@ -135,7 +135,7 @@ def _pairs(audit: Audit, split: str, own: Moments, k: int | None) -> list[dict[s
             mine = y == c
             row["correlation"] = _finite(rank_correlation(columns[mine, slot], right[mine]))
     gaps = class_gaps(*torch.tensor(counts).reshape(-1, 5).T)
-    adjusted = false_discovery([gap.p for gap in gaps])
+    adjusted = benjamini_hochberg([gap.p for gap in gaps])
     for row, gap, q in zip(measured, gaps, adjusted, strict=True):
         row.update(_plain(gap), q=q)
     return found
