@@ -112,9 +112,9 @@ def fairkl(
     if variant == "official":
         if bias.is_floating_point():
             raise ConfigError("variant 'official' takes bias labels, not probabilities")
-        parts = _official(s, y, bias, kappa)
+        pos, neg = _official(s, y, bias, kappa)
         never = torch.zeros(2, dtype=torch.bool, device=s.device)
-        return _outcome(*parts, moments, never, never)
+        return _outcome(pos, neg, moments, never, never)
     if per_anchor:
         pos, neg, skipped = _by_anchor(s, weights, empty)
         return _outcome(pos, neg, moments, skipped, torch.zeros_like(skipped))
@@ -153,7 +153,8 @@ def from_moments(
         values.append(torch.where(both, value, torch.zeros_like(value)))
         absent.append(~both)
         alone.append(both & ~spread & (variant not in ("none", "means", "end_linear")))
-    return _outcome(*values, moments, torch.stack(absent), torch.stack(alone))
+    pos, neg = values
+    return _outcome(pos, neg, moments, torch.stack(absent), torch.stack(alone))
 
 
 def fairkl_of_lists(
@@ -248,12 +249,11 @@ def exact_moments(z: Tensor, y: Tensor, bias: Tensor) -> Moments:
     within["all"] = everything.pairs()
     lengths = (z**2).sum(1)
     itself = torch.stack([z.new_tensor(float(len(z))), lengths.sum(), (lengths**2).sum()])
-    group = within["group"]
     table = torch.stack([
-        group - itself,
-        within["class"] - group,
-        within["bias"] - group,
-        within["all"] - within["class"] - within["bias"] + group,
+        within["group"] - itself,
+        within["class"] - within["group"],
+        within["bias"] - within["group"],
+        within["all"] - within["class"] - within["bias"] + within["group"],
     ])  # fmt: skip
     n = table[:, 0].round().clamp(min=0)
     some = n > 0
