@@ -211,9 +211,7 @@ def _free_bytes(device: torch.device) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _check_marked(
-    marked: Tensor, least: int, n: int, device: torch.device
-) -> tuple[Tensor, int]:
+def _check_marked(marked: Tensor, least: int, n: int, device: torch.device) -> tuple[Tensor, int]:
     if marked.shape != (n,) or marked.dtype != torch.bool:
         raise ValueError(f"marked images must be bool [{n}]; got {marked.dtype}, {marked.shape}")
     if least < 1 or not bool(marked.any()):

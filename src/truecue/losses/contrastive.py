@@ -103,7 +103,6 @@ def contrastive(
     among_count = among.sum(1).to(logits.dtype)
     against = _log_sum(logits, ~same)
     if form == "supinfonce":
-        # ln(e^(L - eps) + e^A) - L
         terms = torch.logaddexp(logits.new_full((), -eps), against[:, None] - logits)
         each = terms.masked_fill(~among, 0).sum(1) / among_count
     else:
@@ -143,7 +142,7 @@ def info_nce(
 
 
 def _log_sum(logits: Tensor, mask: Tensor) -> Tensor:
-    """ln of the sum of e^logits over a row's marked places: [n]; -inf where there are none."""
+    """The logarithm of the sum of e^logits at a row's marked places: [n]; -inf where none is."""
     return logits.masked_fill(~mask, -math.inf).logsumexp(1)
 
 

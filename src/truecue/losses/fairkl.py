@@ -281,7 +281,7 @@ class _Sums:
         self.second += other.second
 
     def pairs(self) -> Tensor:
-        """Number, sum and sum of squares of the similarities of all ordered pairs, self-pairs in."""
+        """Number of ordered pairs and self-pairs; sum of similarities, and of their squares."""
         squares = (self.second**2).sum()
         return torch.stack([self.first.new_tensor(float(self.count) ** 2), self.first @ self.first,
                             squares])  # fmt: skip

@@ -114,7 +114,7 @@ class SupInfoNCE(Method):
 
     Images of one class are drawn together, those of different classes apart, and FairKL makes
     similarities the same whether two images share their bias or not. A linear layer beside the
-    encoder classifies. Bias labels may be replaced by the answers of a network trained to be biased.
+    encoder classifies. The answers of a network trained to be biased can stand for bias labels.
     """
 
     title: ClassVar[str] = "ε-SupInfoNCE with FairKL"
@@ -150,8 +150,8 @@ class SupInfoNCE(Method):
     var_floor: PositiveFloat = 1e-4
     """Added to variances in the variants `kl` and `jeffreys`."""
     empty: Empty = "skip"
-    """Where a batch has no pair of a kind: leave that part of FairKL out, or take 0 for the mean, as
-    the released code does."""
+    """Where a batch has no pair of a kind: leave that part of FairKL out, or take 0 for the mean,
+    as the released code does."""
     per_anchor: bool = False
     """Compare means image by image; for the variant `means`."""
     base_temperature: PositiveFloat | None = None
@@ -159,11 +159,11 @@ class SupInfoNCE(Method):
     count_empty_anchors: bool = False
     """Let images without a positive in the batch count in the mean, as the released code does."""
     train_on_head: bool = True
-    """The contrastive loss sees the embedding itself, scaled to length 1. False: it sees two further
-    layers, which are not kept, and the classifier sees features as they are."""
+    """The contrastive loss sees the embedding itself, scaled to length 1. False: it sees two
+    further layers, which are not kept, and the classifier sees features as they are."""
     bias_from: Literal["labels", "biased_model"] = "labels"
-    """Where bias labels come from: the data, or the probabilities of a network that is first trained
-    to be biased, which needs class labels only."""
+    """Where bias labels come from: the data, or the probabilities of a network that is first
+    trained to be biased, which needs class labels only."""
     biased: Plan = Plan(epochs=5, batch_size=256, optimizer=Adam(lr=1e-3))
     """How the biased network is trained, where there is one: briefly, so that it knows the cue and
     not yet the exceptions."""
@@ -221,8 +221,8 @@ class SupInfoNCE(Method):
             raise ConfigError(f"per_anchor is for fairkl = 'means'; it is '{self.fairkl}'")
         if self.fairkl == "official" and self.bias_from == "biased_model":
             raise ConfigError(
-                "fairkl = 'official' takes bias labels and no probabilities; use another variant, or"
-                " bias_from = 'labels'"
+                "fairkl = 'official' takes bias labels and no probabilities; use another variant,"
+                " or bias_from = 'labels'"
             )
         if self.conflicting_per_batch > self.plan.batch_size:
             raise ConfigError(
@@ -288,13 +288,13 @@ class SupInfoNCE(Method):
             raise DataError(
                 f"0 of the {int(known.sum()):,} training images whose '{bias}' is known are"
                 " conflicting: class and bias cannot be told apart by any of them. Add images whose"
-                f" '{bias}' is unusual for their class, or use a method for a label-free setting"
+                f" '{bias}' is unusual for their class"
             )
         unknown = len(known) - int(known.sum())
         if unknown:
             run.warn(
-                f"The '{bias}' of {unknown:,} of {len(known):,} training images is not known. FairKL"
-                " leaves them out."
+                f"The '{bias}' of {unknown:,} of {len(known):,} training images is not known."
+                " FairKL leaves them out."
             )
         return conflicting
 
