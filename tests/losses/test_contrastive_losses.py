@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from toys import A, B, random_toy, toy, unit
 from torch import Tensor
+from toys import A, B, random_toy, toy, unit
 
 from truecue.errors import ConfigError
 from truecue.losses.contrastive import contrastive, info_nce, similarities

@@ -25,6 +25,7 @@ from truecue.losses.fairkl import SETS, Empty, Fairness, Variant, fairkl
 from truecue.methods.base import Method, Uses
 from truecue.nets.build import default_arch, on_sphere
 from truecue.nets.classifier import Classifier
+from truecue.seeds import derive
 
 
 class Biased(Learner):
@@ -208,7 +209,9 @@ class SupInfoNCE(Method):
         if self.conflicting_per_batch:
             assert conflicting is not None
             least = (conflicting, self.conflicting_per_batch)
-        return run.train("fit", make, train, self.plan, at_least=least).net
+        net = run.train("fit", make, train, self.plan, at_least=least).net
+        _warn_if_collapsed(net, train, run)
+        return net
 
     def _check(self, train: ImageSet) -> None:
         """Refuse settings that do not go together, before anything is trained."""
@@ -297,6 +300,25 @@ class SupInfoNCE(Method):
                 " FairKL leaves them out."
             )
         return conflicting
+
+
+COLLAPSED = 0.95
+"""Mean cosine similarity of all training images from which an embedding counts as collapsed."""
+
+
+def _warn_if_collapsed(net: Classifier, train: ImageSet, run: Run) -> None:
+    """Say so where all images lie in one place, which satisfies FairKL and nobody else."""
+    rng = torch.Generator().manual_seed(derive(run.seed, "supinfonce", "collapse"))
+    some = train.select(torch.randperm(len(train), generator=rng)[:1000])
+    z = nn.functional.normalize(run.apply(net.features, some), dim=1)
+    mean = float(z.mean(0).square().sum())
+    if mean > COLLAPSED:
+        run.warn(
+            f"All training images have nearly the same embedding (mean cosine similarity"
+            f" {mean:.3f}): pairs do not differ by bias, nor by class. Train longer, or set"
+            " lambda_fairkl lower, or fairkl = 'means', which pushes less where similarities are"
+            " close together."
+        )
 
 
 def pair_logs(fair: Fairness) -> dict[str, Tensor]:
