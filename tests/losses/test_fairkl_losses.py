@@ -393,3 +393,24 @@ def test_released_code_takes_labels_and_similarities():
         fairkl(similarities(C.z), C.y, torch.rand(8, 2), "official")
     with pytest.raises(ConfigError, match="not from moments"):
         from_moments(fair(C).moments, "official")
+
+
+def test_mixed_precision_changes_nothing():
+    of = random_toy(11)
+    s, q = similarities(of.z.float()), torch.nn.functional.one_hot(of.b, 3).float()
+    plain = fairkl(s, of.y, of.b), fairkl(s, of.y, q)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = fairkl(s, of.y, of.b), fairkl(s, of.y, q)
+    for one, other in zip(plain, mixed, strict=True):
+        assert other.loss.dtype == torch.float32
+        assert torch.equal(one.loss, other.loss)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.99])
+def test_variances_keep_their_digits_in_float32(offset):
+    # similarities that differ in the fourth digit, as in an embedding that has all but collapsed
+    values = offset + 1e-3 * random_toy(12).z[:, 0]
+    s = (values[:, None] + values) / 2
+    of = random_toy(13)
+    exact, single = (fairkl(t, of.y, of.b).moments.std for t in (s, s.float()))
+    torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=0)

@@ -185,19 +185,18 @@ def pair_weights(y: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) ->
         bias: int64 [n], -1 where not known, or float [n, k], probabilities.
         dtype: of the result.
     """
-    if bias.is_floating_point():
-        with torch.autocast(bias.device.type, enabled=False):
-            share = (bias.to(dtype) @ bias.to(dtype).T).clamp(0, 1)
-        pairs = torch.ones_like(share)
-    else:
-        share = (bias[:, None] == bias).to(dtype)
-        known = (bias >= 0).to(dtype)
-        pairs = known[:, None] * known
-    pairs = pairs * (1 - torch.eye(len(y), dtype=dtype, device=y.device))
-    positive = (y[:, None] == y).to(dtype) * pairs
-    negative = pairs - positive
-    aligned = positive * share, negative * share
-    return torch.stack([aligned[0], positive - aligned[0], aligned[1], negative - aligned[1]])
+    off = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
+    positive = y[:, None] == y
+    if not bias.is_floating_point():
+        known = bias >= 0
+        off &= known[:, None] & known
+        same = bias[:, None] == bias
+        masks = positive & same, positive & ~same, ~positive & same, ~positive & ~same
+        return (torch.stack(masks) & off).to(dtype)
+    with torch.autocast(bias.device.type, enabled=False):
+        share = (bias.to(dtype) @ bias.to(dtype).T).clamp(0, 1)
+    pos, neg = (positive & off).to(dtype), (~positive & off).to(dtype)
+    return torch.stack([pos * share, pos * (1 - share), neg * share, neg * (1 - share)])
 
 
 def weighted_moments(s: Tensor, weights: Tensor) -> Moments:
@@ -205,11 +204,14 @@ def weighted_moments(s: Tensor, weights: Tensor) -> Moments:
 
     The variance is unbiased for weights of 0 and 1, and takes others for a share of reliability.
     """
-    n = weights.sum((1, 2))
-    mean = (weights * s).sum((1, 2)) / n.clamp(min=1)
-    mean = torch.where(n > 0, mean, torch.zeros_like(mean))
-    squares = (weights * (s - mean[:, None, None]) ** 2).sum((1, 2))
-    freedom = n - (weights**2).sum((1, 2)) / n.clamp(min=1)
+    rows, values = weights.flatten(1), s.flatten()
+    n = rows.sum(1)
+    with torch.autocast(s.device.type, enabled=False):
+        mean = (rows @ values) / n.clamp(min=1)
+        # no gradient goes through this mean: there a sum of squares does not change with it
+        pairs = zip(rows, mean.detach(), strict=True)
+        squares = torch.stack([w @ (values - m).square() for w, m in pairs])
+    freedom = n - torch.linalg.vector_norm(rows, dim=1) ** 2 / n.clamp(min=1)
     known = (n >= 2) & (freedom > 0)
     var = torch.where(known, squares / freedom.clamp(min=0.5), torch.zeros_like(squares))
     return Moments(n, mean, var)
