@@ -247,7 +247,7 @@ def test_a_biased_network_that_says_nothing_is_warned_of(right: float, way: str)
 
 
 def test_a_collapsed_embedding_is_warned_of() -> None:
-    method = SupInfoNCE().override({"plan.optimizer.lr": 1e-9})
+    method = SupInfoNCE(centred=False).override({"plan.optimizer.lr": 1e-9})
     warnings = fit(method, small_gratings()).report["models"]["supinfonce"]["warnings"]
     assert any("nearly the same embedding" in w for w in warnings)  # as `mlp-5` begins
 
@@ -267,7 +267,19 @@ def test_networks() -> None:
     made = SupInfoNCE(train_on_head=False)._new_net(train, run("simple_conv"))
     assert made.spec["arch"] == "simple_conv"
     assert SupInfoNCE()._new_net(train, run("unit:conv3")).spec["arch"] == "unit:conv3"
-    assert SupInfoNCE()._new_net(train, run()).spec["arch"] == "unit:mlp-5"
+    assert SupInfoNCE()._new_net(train, run()).spec["arch"] == "unit:centred:mlp-5"
+    assert SupInfoNCE(centred=False)._new_net(train, run()).spec["arch"] == "unit:mlp-5"
+
+
+def test_centred_features_do_not_begin_in_one_place() -> None:
+    train = small_gratings().train
+    means = {}
+    for centred in (True, False):
+        torch.manual_seed(0)
+        net = SupInfoNCE(centred=centred)._new_net(train, run()).train()
+        means[centred] = float(similarities(net.features(train.images[:64]).detach()).mean())
+    assert means[False] > 0.95
+    assert means[True] < 0.1
 
 
 def test_pretrained_weights_are_begun_with_and_a_frozen_encoder_is_refused(tmp_path) -> None:
@@ -277,8 +289,8 @@ def test_pretrained_weights_are_begun_with_and_a_frozen_encoder_is_refused(tmp_p
     weights = Pretrained(weights=str(tmp_path / "model.safetensors"))
     method = SupInfoNCE(plan=Plan(epochs=1, optimizer=Adam(lr=1e-12)))
     net = truecue.train(method, small_gratings(), pretrained=weights, baseline=False).net
-    assert net.spec["arch"] == "unit:conv3"
-    torch.testing.assert_close(net.encoder.encoder.conv1.weight, start.encoder.conv1.weight)
+    assert net.spec["arch"] == "unit:centred:conv3"
+    torch.testing.assert_close(net.encoder.encoder.encoder.conv1.weight, start.encoder.conv1.weight)
     frozen = weights.model_copy(update={"frozen": True})
     with pytest.raises(ConfigError, match="a frozen one leaves nothing to train"):
         truecue.train(method, small_gratings(), pretrained=frozen, baseline=False)

@@ -72,6 +72,20 @@ def test_features_on_the_unit_sphere(arch, tmp_path):
     assert torch.equal(same.features(x), net.features(x))
 
 
+def test_centred_features(tmp_path):
+    net = build("unit:centred:mlp-3", channels=3, size=8, n_classes=2)
+    x = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
+    z = net.encoder.encoder(net.pixels(x))
+    alive = z.std(0) > 0.1  # a unit that is off for all images stays where it is
+    torch.testing.assert_close(z.mean(0), torch.zeros(100), atol=1e-5, rtol=0)
+    assert bool(alive.any())
+    torch.testing.assert_close(z.std(0, correction=0)[alive].mean().item(), 1.0, atol=0.05, rtol=0)
+    save_classifier(net.eval(), tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(x), net(x))
+    start = build("mlp-3", channels=3, size=8, n_classes=2)
+    assert on_sphere(start, centred=True).spec == net.spec
+
+
 @pytest.mark.parametrize("arch", ["mlp-3", "conv3", "resnet20"])
 def test_two_encoders_side_by_side(arch, tmp_path):
     net = build(f"pair:{arch}", channels=3, size=16, n_classes=2).eval()

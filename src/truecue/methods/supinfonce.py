@@ -162,6 +162,9 @@ class SupInfoNCE(Method):
     train_on_head: bool = True
     """The contrastive loss sees the embedding itself, scaled to length 1. False: it sees two
     further layers, which are not kept, and the classifier sees features as they are."""
+    centred: bool = True
+    """Give each feature mean 0 and deviation 1 before lengths are made 1, except in `simple_conv`,
+    which ends in tanh. Networks that end in ReLU begin with all similarities near 1 otherwise."""
     bias_from: Literal["labels", "biased_model"] = "labels"
     """Where bias labels come from: the data, or the probabilities of a network that is first
     trained to be biased, which needs class labels only."""
@@ -237,12 +240,14 @@ class SupInfoNCE(Method):
         if not self.train_on_head:
             return run.new_net(train)
         if run.start is not None:
-            return on_sphere(run.new_net(train))
+            return on_sphere(run.new_net(train), centred=self.centred)
         channels, *sides = train.shape
         arch = run.arch or default_arch(channels, max(sides))
-        # its own end would leave no two features that point away from each other
-        arch = "simple_conv-tanh" if arch == "simple_conv" else arch
-        return on_sphere(run.new_net(train, arch.removeprefix("unit:")))
+        if arch.startswith("unit:"):
+            return run.new_net(train, arch)
+        if arch.startswith("simple_conv"):  # its own way: it is centred before its tanh
+            return on_sphere(run.new_net(train, "simple_conv-tanh"))
+        return on_sphere(run.new_net(train, arch), centred=self.centred)
 
     def _top(self, net: Classifier) -> nn.Module:
         if self.train_on_head:
@@ -317,7 +322,7 @@ def _warn_if_collapsed(net: Classifier, train: ImageSet, run: Run) -> None:
             f"All training images have nearly the same embedding (mean cosine similarity"
             f" {mean:.3f}): pairs do not differ by bias, nor by class. Train longer, or set"
             " lambda_fairkl lower, or fairkl = 'means', which pushes less where similarities are"
-            " close together."
+            " close together, and leave centred = true."
         )
 
 

@@ -18,6 +18,7 @@ from truecue.nets.small import (
     CNN3,
     CNN4,
     MLP,
+    Centred,
     CifarResNet,
     Conv3,
     Pair,
@@ -122,8 +123,9 @@ def build(
             with `-leaky` behind it for units that do not die;
             or a name of timm's, with options after commas: `mobilenetv2_100,pad_type=same`.
             `timm:` before a name asks for timm's network where both have one, `pair:` for two
-            encoders of that name whose features stand side by side before one head, and `unit:` for
-            features that are scaled to length 1.
+            encoders of that name whose features stand side by side before one head, `unit:` for
+            features that are scaled to length 1, and `centred:` for features of mean 0 and
+            deviation 1 each.
         channels: of the images.
         size: of the images' sides, in pixels.
         n_classes: number of logits.
@@ -159,10 +161,18 @@ def build(
     return Classifier(encoder, nn.Linear(own, n_classes), mean=mean, std=std, spec=spec)
 
 
-def on_sphere(net: Classifier) -> Classifier:
-    """The same network with features that are scaled to length 1; `unit:` before its name."""
+def on_sphere(net: Classifier, *, centred: bool = False) -> Classifier:
+    """The same network with features that are scaled to length 1; `unit:` before its name.
+
+    Args:
+        net: the network; it is changed.
+        centred: give each feature mean 0 and deviation 1 before; `unit:centred:` before its name.
+    """
+    if centred:
+        net.encoder = Centred(net.encoder, net.n_features)
     net.encoder = Unit(net.encoder, net.n_features)
-    net.spec = net.spec | {"arch": f"unit:{net.spec['arch']}"}
+    prefix = "unit:centred:" if centred else "unit:"
+    net.spec = net.spec | {"arch": f"{prefix}{net.spec['arch']}"}
     return net
 
 
@@ -206,6 +216,9 @@ def _encoder(arch: str, channels: int, size: int) -> tuple[nn.Module, int, NormN
     if arch.startswith("unit:"):
         inner, length, norm = _encoder(arch.removeprefix("unit:"), channels, size)
         return Unit(inner, length), length, norm
+    if arch.startswith("centred:"):
+        inner, length, norm = _encoder(arch.removeprefix("centred:"), channels, size)
+        return Centred(inner, length), length, norm
     ours = _OURS.get(arch)
     if ours is None and arch.startswith("mlp"):
         ours = _any_mlp(arch)

@@ -214,6 +214,23 @@ class Pair(nn.Module):
         return torch.cat([self.first(x), self.second(x)], 1)
 
 
+class Centred(nn.Module):
+    """An encoder whose features have mean 0 and deviation 1 each, over a batch in training.
+
+    Features behind ReLU all point one way, and more so the deeper an untrained network is.
+    """
+
+    def __init__(self, encoder: nn.Module, n_features: int):
+        super().__init__()
+        self.encoder, self.n_features = encoder, n_features
+        self.norm = nn.BatchNorm1d(n_features, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, n_features] of images [b, c, h, w]."""
+        features: Tensor = self.norm(self.encoder(x))
+        return features
+
+
 class Unit(nn.Module):
     """An encoder whose features are scaled to length 1: places on a sphere."""
 
