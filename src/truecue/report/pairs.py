@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report.figures import Line, Panel
@@ -50,7 +51,7 @@ def section(report: Mapping[str, Any]) -> dict[str, Any] | None:
         "sampled": f"{found['sampled']:,}",
         "histograms": [_histogram(name, m, bias) for name, m in models.items()],
         "training": _training(history, bias) if history else [],
-        "scatters": [p for name, m in models.items() for p in _scatters(name, m, found["dots"])],
+        "scatters": [_scatters(name, m, found["dots"]) for name, m in models.items()],
         "models": list(models),
         "means": _means(models, bias),
         "penalties": _penalties(models),
@@ -172,7 +173,7 @@ def _scatters(title: str, model: Mapping[str, Any], dots: Mapping[str, Any]) -> 
 def _means(models: Mapping[str, Mapping[str, Any]], bias: str) -> list[Row]:
     return [
         Row(NAMES[name].format(bias=bias), [
-            f"{m['means'][k]:.3f} ± {m['stds'][k]:.3f}" if m["pairs"][k] else "–"
+            f"{m['means'][k]:.3f} ± {m['stds'][k]:.3f}".replace("-", "−") if m["pairs"][k] else "–"
             for m in models.values()
         ])
         for k, name in enumerate(NAMES)
@@ -183,7 +184,7 @@ def _penalties(models: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     names = list(dict.fromkeys(v for m in models.values() for v in m["penalties"]))
 
     def said(value: float | None) -> str:
-        return "–" if value is None else f"{value:.4g}"
+        return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
     rows = []
     for variant in names:
@@ -200,7 +201,10 @@ def _skipped(history: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
     """Share of batches in which the part of positives, and of negatives, was skipped."""
     if not history:
         return None
+    ends = [0.0, *(row["epoch"] for row in history)]
+    batches = [after - before for before, after in pairwise(ends)]  # in epochs, which cancel
     shares = [
-        sum(row["skipped"][part] for row in history) / len(history) for part in ("pos", "neg")
+        sum(n * row["skipped"][part] for n, row in zip(batches, history, strict=True)) / ends[-1]
+        for part in ("pos", "neg")
     ]
     return percent(shares[0]), percent(shares[1])
