@@ -35,6 +35,8 @@ from truecue.engine.evaluate import apply, count
 from truecue.engine.learner import Learner
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
+from truecue.losses.contrastive import contrastive, similarities
+from truecue.losses.fairkl import fairkl
 from truecue.methods.denetdm import Experts, Student
 from truecue.methods.erm import CELearner
 from truecue.methods.lff import Failure
@@ -126,6 +128,44 @@ def against_erm(data: ImageSet, rounds: int, batch: int = 256) -> dict[str, floa
         "lff_over_erm": statistics.median(a / b for a, b in pairs),
         "limit": 2.3,
     }
+
+
+def pairs_of_a_batch(rounds: int) -> dict[str, float]:
+    """Milliseconds of contrastive loss and FairKL together, and their share of a training step.
+
+    The encoders' steps are timed on 32 images and scaled to the batch: their cost is proportional.
+    """
+    rng = torch.Generator().manual_seed(0)
+    nets = {name: build(f"unit:{name}", **SHAPE) for name in ("simple_conv-tanh", "conv3")}
+    shape = (32, SHAPE["channels"], SHAPE["size"], SHAPE["size"])
+    x = torch.randint(0, 256, shape, generator=rng).to(torch.uint8)
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, what: Callable[[], torch.Tensor]) -> None:
+        began = time.perf_counter()
+        what().backward()
+        times.setdefault(name, []).append(time.perf_counter() - began)
+
+    for _ in range(rounds + 1):  # the first round warms up
+        for name, net in nets.items():
+            timed(name, lambda net=net: net(x).sum())
+        for n in (256, 1024):
+            z = torch.randn(n, 128, generator=rng).requires_grad_()
+            y, b = (torch.randint(10, (n,), generator=rng) for _ in range(2))
+
+            def losses(z=z, y=y, b=b) -> torch.Tensor:
+                s = similarities(z)
+                return contrastive(s, y).loss + fairkl(s, y, b).loss
+
+            timed(str(n), losses)
+    rows = {}
+    for n in (256, 1024):
+        rows[f"losses_{n}_ms"] = statistics.median(times[str(n)][1:]) * 1e3
+        for name in nets:
+            pairs = zip(times[str(n)][1:], times[name][1:], strict=True)
+            shares = [a / (a + b * n / 32) for a, b in pairs]
+            rows[f"share_of_{name}_{n}"] = statistics.median(shares)
+    return rows
 
 
 BENCH = """
@@ -250,6 +290,7 @@ def main() -> None:
         "step_denetdm_experts": step_ratio(experts, data, options.rounds),
         "step_denetdm_student": step_ratio(student(data), data, options.rounds),
         "lff_against_erm": against_erm(data, options.rounds),
+        "contrastive_and_fairkl": pairs_of_a_batch(options.rounds),
         "bench_of_12_cells": bench_cells(),
         "loader": loaders(data),
         "evaluation": evaluation(),

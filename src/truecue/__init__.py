@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from truecue.methods.reweight import Reweight as Reweight
     from truecue.methods.sih import SiH as SiH
     from truecue.methods.subsample import Subsample as Subsample
+    from truecue.methods.supinfonce import SupInfoNCE as SupInfoNCE
     from truecue.nets.build import build as build
     from truecue.nets.classifier import Classifier as Classifier
     from truecue.nets.classifier import load_classifier as load_classifier
@@ -148,6 +149,7 @@ _HOMES = {
     "Splits": "data.sets",
     "Step": "engine.learner",
     "Subsample": "methods.subsample",
+    "SupInfoNCE": "methods.supinfonce",
     "Suite": "data.suites.base",
     "Trained": "api",
     "TruecueError": "errors",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from truecue.audit.bias import bias_pictures
+from truecue.audit.pairs import pair_numbers
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import check_fits
@@ -155,6 +156,13 @@ def train(
     pictures = example_pictures(data, seen, mask, nets, before, name, device)
     found, sheet = suspects(data, seen, mask, run.branches, name, device)
     report |= {"suspects": found} if found else {}
+    if run.pairs is not None:
+        compared = {key: nets[key] for key in (before, name) if key is not None}
+        guide = run.branches.get(run.pairs.guessed_by or "")
+        similar = pair_numbers(
+            compared, seen.test, data.bias, run.pairs, guide and guide.net, run.log.rows, device
+        )
+        report |= {"pairs": similar} if similar else {}
     pictures |= {"suspects": sheet} if sheet else {}
     nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
     shown = {key: bias_pictures(vae, data, seed=seed, device=device)

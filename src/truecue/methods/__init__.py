@@ -18,6 +18,7 @@ from truecue.methods.lff import LfF
 from truecue.methods.reweight import Reweight
 from truecue.methods.sih import SiH
 from truecue.methods.subsample import Subsample
+from truecue.methods.supinfonce import SupInfoNCE
 
 METHODS: dict[str, type[Method]] = {
     "denetdm": DeNetDM,
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "reweight": Reweight,
     "sih": SiH,
     "subsample": Subsample,
+    "supinfonce": SupInfoNCE,
 }
 """The package's methods by name; others enter through the entry-point group `truecue.methods`."""
 
@@ -67,6 +69,7 @@ __all__ = [
     "Reweight",
     "SiH",
     "Subsample",
+    "SupInfoNCE",
     "Uses",
     "method_named",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truecue.report import facts, figures, steps, tables, view, words
+from truecue.report import facts, figures, pairs, steps, tables, view, words
 from truecue.report.bias import shortcut
 from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
@@ -99,6 +99,7 @@ def context(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> dict[
         "trainings": trainings,
         "grouped": any(panel.grouped for t in trainings for panel in t.panels),
         "suspects": suspects(report),
+        "pairs": pairs.section(report),
         "steps": steps.next_steps(report),
         "facts": facts.common(report),
         "model_facts": facts.by_model(models),
