@@ -70,6 +70,8 @@ class Run:
     """Filled by `publish`."""
     kept: dict[str, PairedVAE] = field(default_factory=dict)
     """Filled by `keep`."""
+    told: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Filled by `tell`."""
     warnings: list[str] = field(default_factory=list)
     """Filled by `warn`."""
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -217,6 +219,10 @@ class Run:
     def keep(self, name: str, vae: PairedVAE) -> None:
         """Have a network that is not a classifier saved beside the result, for pictures."""
         self.kept[name] = vae
+
+    def tell(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Offer what a section of the report is made of, in main memory."""
+        self.told[name] = tensors
 
     def warn(self, sentence: str) -> None:
         """Tell the reader of the report something that matters."""

@@ -14,7 +14,7 @@ from truecue.errors import ConfigError, MissingExtra
 from truecue.nets.classifier import Classifier
 from truecue.nets.latent import Latent, LatentConv, LatentMLP, LatentResNet
 from truecue.nets.resnet import ResNet
-from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv3, Pair, Projected
+from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv, Conv3, Pair, Projected
 
 NormName = Literal["unit", "half", "cifar", "imagenet", "clip"]
 """Of pixels in [0, 1]: "unit" leaves them, "half" is (x - 0.5) / 0.5, the others subtract a data
@@ -28,7 +28,7 @@ _RGB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _MLP = re.compile(r"mlp-(\d+)(?:x(\d+))?(-leaky)?")
 
 
-Encoder = MLP | Conv3 | CNN3 | CNN4 | CifarResNet | ResNet | Projected | Latent
+Encoder = MLP | Conv | Conv3 | CNN3 | CNN4 | CifarResNet | ResNet | Projected | Latent
 
 
 LEAK = 0.1
@@ -56,6 +56,7 @@ _OURS = {
     "mlp-3": _mlp(3),
     "mlp-5": _mlp(5),
     "conv3": _Arch("3 padded convolutions of 3x3, 64 features", lambda c, _: Conv3(c), "unit", 4),
+    "conv": _Arch("3 convolutions of 4x4, 256 features", lambda c, _: Conv(c), "imagenet", 8),
     "cnn3": _Arch("3 convolutions of 5x5, 64 features", lambda c, _: CNN3(c), "cifar", 32),
     "cnn4": _Arch("4 unpadded convolutions, 512 features", lambda c, _: CNN4(c), "imagenet", 42),
     "resnet20": _Arch(
