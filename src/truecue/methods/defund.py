@@ -236,7 +236,7 @@ class DeFund(Method):
         """For reports: in the variant `semi` a share of the class labels."""
         used = super().labels_used()
         if self.variant == "semi":
-            used["training"] = f"class labels of {self.labelled:.4g} of the training images"
+            used["training"] = f"class labels of {100 * self.labelled:g} % of the training images"
         return used
 
     def lambdas(self) -> tuple[float, ...]:
@@ -260,7 +260,7 @@ class DeFund(Method):
             strengths = dict.fromkeys((0.0, *self.lambdas()))
             found = {k: self._probed(k, train, ids, run) for k in strengths}
         labels = train.select(ids)
-        errors = self._errors([found[k] for k in self.lambdas()], ids, labels, run)
+        errors = self._errors(found, ids, run)
         for strength, made in found.items():
             if strength in self.lambdas():
                 run.publish(f"biased-{strength:g}", made.net, "biased")
@@ -361,28 +361,31 @@ class DeFund(Method):
             )
         return ids
 
-    def _errors(self, biased: list[Biased], ids: Tensor, labels: ImageSet, run: Run) -> Tensor:
+    def _errors(self, found: dict[float, Biased], ids: Tensor, run: Run) -> Tensor:
         """The labelled images that are drawn more often: bool [m]."""
 
         def make() -> dict[str, Tensor]:
-            scores = torch.stack([made.scores for made in biased])
-            wrong = torch.stack([made.wrong for made in biased])
+            scores = torch.stack([made.scores for made in found.values()])
+            wrong = torch.stack([made.wrong for made in found.values()])
+            chosen = [k in self.lambdas() for k in found]
             return {
                 "ids": ids,
-                "strengths": torch.tensor(self.lambdas(), dtype=torch.float64),
+                "strengths": torch.tensor(list(found), dtype=torch.float64),
+                "chosen": torch.tensor(chosen),
                 "scores": scores,
-                "errors": error_set(scores, wrong, self.cutoff),
+                "wrong": wrong,
+                "errors": error_set(scores[chosen], wrong[chosen], self.cutoff),
             }
 
-        found = run.once("errors", make)
-        run.tell("scores", found)
-        share = float(found["errors"].double().mean())
-        of = f"{len(labels):,} training images whose labels are used"
+        kept = run.once("errors", make)
+        run.tell("errors", kept)
+        share, several = float(kept["errors"].double().mean()), len(self.lambdas()) > 1
+        of = f"{len(ids):,} training images whose labels are used"
         if share == 0:
             run.warn(
                 f"The biased classifier is right on all of the {of}, so that nothing is drawn more"
-                " often and this is plain training. Set strengths higher or probe.epochs lower"
-                f"{', or cutoff lower' if len(biased) > 1 else ''}."
+                " often and this is plain training. Set strengths higher, probe.epochs lower"
+                f"{' or cutoff lower' if several else ''}."
             )
         elif share > 0.5:
             run.warn(
@@ -390,7 +393,7 @@ class DeFund(Method):
                 " not trained, and its errors say nothing of which images contradict a cue. Set"
                 " strengths lower or probe.epochs higher."
             )
-        return found["errors"]
+        return kept["errors"]
 
     def _tell(self, found: dict[float, Biased], net: Classifier, train: ImageSet, run: Run) -> None:
         """What the report shows of the encoders: singular values of the same images' features."""
