@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from truecue.api import train as train
     from truecue.audit.bias import BiasPictures as BiasPictures
     from truecue.audit.bias import bias_pictures as bias_pictures
+    from truecue.audit.rank import FeatureRank as FeatureRank
+    from truecue.audit.rank import RankComparison as RankComparison
+    from truecue.audit.rank import Subject as Subject
+    from truecue.audit.rank import compare_ranks as compare_ranks
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from truecue.engine.plan import AdamW as AdamW
     from truecue.engine.plan import Constant as Constant
     from truecue.engine.plan import Cosine as Cosine
+    from truecue.engine.plan import HeldCosine as HeldCosine
     from truecue.engine.plan import Patience as Patience
     from truecue.engine.plan import Plan as Plan
     from truecue.engine.plan import Plateau as Plateau
@@ -54,6 +59,7 @@ if TYPE_CHECKING:
     from truecue.methods import METHODS as METHODS
     from truecue.methods.base import Method as Method
     from truecue.methods.base import Uses as Uses
+    from truecue.methods.defund import DeFund as DeFund
     from truecue.methods.denetdm import DeNetDM as DeNetDM
     from truecue.methods.dfr import DFR as DFR
     from truecue.methods.disent import DisEnt as DisEnt
@@ -74,6 +80,7 @@ if TYPE_CHECKING:
     from truecue.nets.vae import load_vae as load_vae
     from truecue.nets.vae import save_vae as save_vae
     from truecue.report.bias_page import write_bias_page as write_bias_page
+    from truecue.report.rank_page import write_rank_page as write_rank_page
 
 __version__ = _version("truecue")
 
@@ -97,9 +104,12 @@ _HOMES = {
     "Constant": "engine.plan",
     "CorruptedCIFAR10": "data.suites.corrupted_cifar10",
     "Cosine": "engine.plan",
+    "FeatureRank": "audit.rank",
+    "HeldCosine": "engine.plan",
     "Patience": "engine.plan",
     "Plateau": "engine.plan",
     "Steps": "engine.plan",
+    "DeFund": "methods.defund",
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
     "DisEnt": "methods.disent",
@@ -119,12 +129,14 @@ _HOMES = {
     "PairedVAE": "nets.vae",
     "Plan": "engine.plan",
     "Planted": "data.suites.planted",
+    "RankComparison": "audit.rank",
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",
     "SiH": "methods.sih",
     "Splits": "data.sets",
     "Step": "engine.learner",
+    "Subject": "audit.rank",
     "Subsample": "methods.subsample",
     "Suite": "data.suites.base",
     "Trained": "api",
@@ -134,6 +146,7 @@ _HOMES = {
     "Waterbirds": "data.suites.waterbirds",
     "bias_pictures": "audit.bias",
     "build": "nets.build",
+    "compare_ranks": "audit.rank",
     "build_vae": "nets.vae",
     "load_vae": "nets.vae",
     "save_vae": "nets.vae",
@@ -142,6 +155,7 @@ _HOMES = {
     "save_classifier": "nets.classifier",
     "train": "api",
     "write_bias_page": "report.bias_page",
+    "write_rank_page": "report.rank_page",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

@@ -281,7 +281,7 @@ def test_warnings_about_errors_name_a_remedy() -> None:
 def test_a_share_without_a_label_for_a_class_is_refused() -> None:
     data = small_gratings()
     y = torch.zeros(256, dtype=torch.int64)
-    y[:1] = 1
+    y[1] = 1
     rare = Splits(replace(data.train, y=y), data.val, data.test, data.bias, data.aligned)
     with pytest.raises(DataError, match=r"none of them shows class 'vertical'. Set labelled to 1"):
         short(variant="semi", labelled=0.02).fit(rare, run())

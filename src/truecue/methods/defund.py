@@ -262,6 +262,7 @@ class DeFund(Method):
         labels = train.select(ids)
         errors = self._errors(found, ids, run)
         for strength, made in found.items():
+            made.net.spec["rank_strength"] = strength  # `truecue rank` draws ranks against it
             if strength in self.lambdas():
                 run.publish(f"biased-{strength:g}", made.net, "biased")
             else:

@@ -151,6 +151,7 @@ def _table(
     nets = {
         "plain": ("plain: nothing drawn more often", labels),
         "errors-0": ("errors of strength 0 drawn more often", labels),
+        "biased-0": ("plain: nothing drawn more often", labels),
         "debiased": (f"errors of strength {strengths} drawn more often", labels),
     }
     rows = [

@@ -1,0 +1,170 @@
+"""Measure DeFund and effective ranks; the figures of docs/methods/defund.md and docs/rank.md.
+
+    python benchmarks/defund.py ratio          # rank against bias; draws docs/images/rank-bias.svg
+    python benchmarks/defund.py colored_mnist  # also: dogs_cats, and semi for 10 % of the labels
+
+Each part writes benchmarks/results/defund/PART.json, one entry for each seed. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from truecue import ERM, ColoredMNIST, Device, DogsCats, Plan, Splits
+from truecue.audit.rank import FeatureRank, Subject, compare_ranks
+from truecue.engine.judge import aligned_mask
+from truecue.fitting import Fitted, Fitting
+from truecue.methods.defund import DeFund
+from truecue.report.lowrank import lowrank_part
+from truecue.report.parts import measure
+from truecue.report.rank_page import against
+from truecue.report.svg import svg_file
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "defund"
+PICTURE = HERE.parent / "docs" / "images" / "rank-bias.svg"
+SHARES = (0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 0.9)
+STRENGTHS = (0.3, 1.2, 4.0)
+QUICK = {  # what all runs of DeFund here have in common
+    "pretrain.optimizer.lr": 1e-3,
+    "probe.optimizer.lr": 1e-2,
+    "plan.optimizer.lr": 1e-2,
+    "probe.epochs": 30,
+    "plan.epochs": 30,
+    "cutoff": 0.5,
+}
+
+
+def mnist(root: Path, conflicting: float, seed: int, every: int) -> Splits:
+    """Colored MNIST with every so many-th training image."""
+    data = ColoredMNIST(conflicting=conflicting, val_share=0.0).load(root, seed=seed)
+    return replace(data, train=data.train.select(torch.arange(0, len(data.train), every)))
+
+
+def fitted(method: ERM | DeFund, data: Splits, seed: int, arch: str) -> Fitted:
+    with torch.random.fork_rng():
+        return Fitting(data, seed=seed, device=Device("cpu"), arch=arch).fit(method, "run")
+
+
+def accuracies(net, data: Splits) -> dict[str, float]:
+    found = measure(net, data.test, data.bias, aligned_mask(data), Device("cpu"))
+    return {key: found[key]["value"] for key in ("aligned", "conflicting", "worst_group")}
+
+
+def ratio(root: Path, seed: int) -> list[dict]:
+    """Plain training with growing shares of conflicting images; ranks on training images."""
+    method, subjects = ERM(plan=Plan(epochs=10, batch_size=256)), []
+    for share in SHARES:
+        data = mnist(root, share, seed, 3)
+        subjects.append(Subject(f"{share:g}", fitted(method, data, seed, "mlp-5").net, data))
+    plain = compare_ranks(subjects, n=2000, device=Device("cpu"))
+    centred = compare_ranks(subjects, n=2000, center=True, device=Device("cpu"))
+    test = compare_ranks(subjects, n=2000, split="test", device=Device("cpu"))
+    return [
+        {k: v for k, v in one.to_dict().items() if k != "spectrum"}
+        | {"share": share, "centred": two.entropy, "on_test": three.entropy}
+        for share, one, two, three in zip(
+            SHARES, plain.models, centred.models, test.models, strict=True
+        )
+    ]
+
+
+def draw_ratio(entries: dict[str, list[dict]]) -> None:
+    models = [
+        FeatureRank(
+            row["name"], row["n"], row["n_features"], torch.ones(1), row["entropy"],
+            row["penalty"], 0, torch.ones(1, 1), row["share"], row["aligned"],
+            row["conflicting"], None,
+        )
+        for rows in entries.values() for row in rows
+    ]  # fmt: skip
+    PICTURE.write_bytes(svg_file(5.6, 3.2, against(models, "conflicting_share"), right=0.65))
+
+
+def linear(data: Splits, seed: int, arch: str, changes: dict) -> dict:
+    """Errors, ranks and accuracies for every strength, for their mean, and for the oracle."""
+    method = DeFund(strengths=STRENGTHS).override(QUICK | changes)
+    made = fitted(method, data, seed, arch)
+    part, _ = lowrank_part(method, made, data, Device("cpu"))
+    assert part is not None
+    run, found = made.run, made.run.told["errors"]
+    features = run.apply(made.net.features, data.train)
+    last = {row["stage"]: row["rank_penalty"] for row in part["training"]}
+    entry = {"plain": accuracies(run.branches["plain"].net, data), "of": []}
+    entry["mean"] = accuracies(made.net, data)
+    entry["mean"] |= {"errors": part["errors"], "auprc": part["mean"]["auprc"]}
+    entry["oracle"] = {k: part["table"][-1]["test"][k]["value"] for k in entry["plain"]}
+    for row, rank, wrong in zip(part["single"], part["spectra"]["of"], found["wrong"], strict=True):
+        k = row["strength"]
+        net = method.last_layer(f"only-{k:g}", made.net, features, data.train, wrong, run).net
+        entry["of"].append({
+            "strength": k, "H": rank["entropy"], "penalty": last[f"pretrain-{k:g}"],
+            "share": row["share"], "precision": row["precision"]["value"],
+            "recall": row["recall"]["value"], "auprc": row["auprc"], **accuracies(net, data),
+        })  # fmt: skip
+    baseline = ERM(plan=Plan(epochs=30, batch_size=256))
+    entry["erm"] = accuracies(fitted(baseline, data, seed, arch).net, data)
+    return entry
+
+
+MNIST = {"pretrain.epochs": 30, "pretrain.augment": ["large_crop", "jitter", "grey"]}
+
+
+def colored_mnist(root: Path, seed: int) -> dict:
+    return linear(mnist(root, 0.05, seed, 12), seed, "mlp-5", MNIST)
+
+
+def dogs_cats(root: Path, seed: int) -> dict:
+    data = DogsCats(size=32, complete=False, val_share=0.0).load(root, seed=seed)
+    return linear(data, seed, "conv3", {"pretrain.epochs": 20})
+
+
+def semi(root: Path, seed: int) -> dict:
+    """10 % of the labels: fine-tuning of everything, with and without errors drawn more often."""
+    data, entry = mnist(root, 0.05, seed, 12), {}
+    for name, changes in {
+        "plain": {"upweight": 1.0, "strengths": [0.3]},
+        "0.3": {"strengths": [0.3]},
+        "1.2": {"strengths": [1.2]},
+    }.items():
+        method = DeFund(variant="semi").override(
+            QUICK | MNIST | {"plan.optimizer.lr": 1e-3, "plan.epochs": 100} | changes
+        )
+        made = fitted(method, data, seed, "mlp-5")
+        part, _ = lowrank_part(method, made, data, Device("cpu"))
+        assert part is not None
+        entry[name] = accuracies(made.net, data) | {"errors": part["errors"]}
+    return entry
+
+
+PARTS = {"ratio": ratio, "colored_mnist": colored_mnist, "dogs_cats": dogs_cats, "semi": semi}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--root", type=Path, default=os.environ.get("TRUECUE_DATA"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{options.part}.json"
+    entries = json.loads(path.read_text()) if path.exists() else {}
+    for seed in options.seeds:
+        began = time.process_time()
+        entries[str(seed)] = PARTS[options.part](options.root, seed)
+        print(f"{options.part}, seed {seed}: {time.process_time() - began:.0f} s of processor time")
+        path.write_text(json.dumps(entries, indent=1) + "\n")
+    if options.part == "ratio":
+        draw_ratio(entries)
+
+
+if __name__ == "__main__":
+    main()
