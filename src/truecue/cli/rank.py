@@ -83,7 +83,7 @@ def rank(
 def names(paths: list[Path]) -> list[str]:
     """Names that tell paths apart: their last parts, as many as it takes."""
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
-        short = ["/".join(path.with_suffix("").parts[-parts:]) for path in paths]
+        short = ["/".join(path.parts[-parts:]).removesuffix(".safetensors") for path in paths]
         if len(set(short)) == len(paths):
             return short
     return [f"{path} ({k})" for k, path in enumerate(paths, 1)]
@@ -117,6 +117,7 @@ def _data(
 
 
 def _show(numbers: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -126,9 +127,13 @@ def _show(numbers: dict[str, Any]) -> None:
     table = Table(
         title=f"Features of {numbers['n']:,} images ({numbers['split']}), {centred}",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for k, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if k else "left", overflow="fold")
-    for row in rows(numbers):
+    cells = list(zip(COLUMNS, zip(*rows(numbers), strict=True), strict=True))
+    kept = [(name, column) for name, column in cells if set(column) != {"–"}]
+    for k, (name, _) in enumerate(kept):
+        table.add_column(name.replace(" ", "\n", 1), justify="right" if k else "left")
+    for row in zip(*(column for _, column in kept), strict=True):
         table.add_row(*row)
     Console(highlight=False).print(table)
