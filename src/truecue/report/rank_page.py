@@ -153,7 +153,7 @@ def against(models: list[FeatureRank], key: str) -> Any:
     for model in models:
         points.setdefault(float(getattr(model, key)), []).append(model)
     xs = sorted(points)
-    places = _places(xs)
+    places = [float(k) for k in range(len(xs))]  # even distances: often chosen by factors
 
     def mean(name: str, x: float) -> float:
         known = [getattr(m, name) for m in points[x] if getattr(m, name) is not None]
@@ -180,16 +180,11 @@ def against(models: list[FeatureRank], key: str) -> Any:
     return draw_it
 
 
-def _places(xs: list[float]) -> list[float]:
-    """Where values stand: at even distances, since they are often chosen by factors."""
-    return [float(k) for k in range(len(xs))]
-
-
 def _heat(model: FeatureRank) -> Any:
     def draw_it(axes: Axes) -> None:
-        # one value for each pixel of the picture inside the file
-        axes.imshow(model.correlation.numpy(), vmin=0, vmax=1, cmap="Oranges",
-                    interpolation="nearest")  # fmt: skip
+        if model.correlation.numel():
+            values = model.correlation.numpy()
+            axes.imshow(values, vmin=0, vmax=1, cmap="Oranges", interpolation="nearest")
         axes.set_xticks([])
         axes.set_yticks([])
 
