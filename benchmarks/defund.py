@@ -22,9 +22,12 @@ from truecue.audit.rank import FeatureRank, Subject, compare_ranks
 from truecue.engine.judge import aligned_mask
 from truecue.fitting import Fitted, Fitting
 from truecue.methods.defund import DeFund
+from truecue.methods.erm import CELearner
+from truecue.methods.lowrank import upweights
 from truecue.report.lowrank import lowrank_part
 from truecue.report.parts import measure
 from truecue.report.rank_page import against
+from truecue.report.show import goes_with
 from truecue.report.svg import svg_file
 
 HERE = Path(__file__).resolve().parent
@@ -128,20 +131,28 @@ def dogs_cats(root: Path, seed: int) -> dict:
 
 def semi(root: Path, seed: int) -> dict:
     """10 % of the labels: fine-tuning of everything, with and without errors drawn more often."""
-    data, entry = mnist(root, 0.05, seed, 12), {}
-    for name, changes in {
-        "plain": {"upweight": 1.0, "strengths": [0.3]},
-        "0.3": {"strengths": [0.3]},
-        "1.2": {"strengths": [1.2]},
-    }.items():
-        method = DeFund(variant="semi").override(
-            QUICK | MNIST | {"plan.optimizer.lr": 1e-3, "plan.epochs": 100} | changes
-        )
-        made = fitted(method, data, seed, "mlp-5")
-        part, _ = lowrank_part(method, made, data, Device("cpu"))
-        assert part is not None
-        entry[name] = accuracies(made.net, data) | {"errors": part["errors"]}
-    return entry
+    data = mnist(root, 0.05, seed, 12)
+    changes = {"plan.optimizer.lr": 1e-3, "plan.epochs": 100, "strengths": [0.3]}
+    method = DeFund(variant="semi").override(QUICK | MNIST | changes)
+    made = fitted(method, data, seed, "mlp-5")
+    part, _ = lowrank_part(method, made, data, Device("cpu"))
+    assert part is not None
+    run, found = made.run, made.run.told["errors"]
+    labels = data.train.select(found["ids"])
+    agree = goes_with(labels, data.bias, aligned_mask(data))
+    entry = {"of": part["single"], "probe": accuracies(run.branches["plain"].net, data)}
+    kinds = {"plain": agree < -1, "errors-0": found["wrong"][0], "oracle": agree == 0}
+    for name, wrong in kinds.items():
+
+        def make() -> CELearner:
+            net = run.new_net(data.train)
+            net.encoder.load_state_dict(run.branches["plain"].net.encoder.state_dict())
+            return CELearner(net)
+
+        weights = upweights(wrong, method.upweight)
+        net = run.train(f"only-{name}", make, labels, method.plan, weights=weights).net
+        entry[name] = accuracies(net, data)
+    return entry | {"errors": accuracies(made.net, data)}
 
 
 PARTS = {"ratio": ratio, "colored_mnist": colored_mnist, "dogs_cats": dogs_cats, "semi": semi}

@@ -36,10 +36,10 @@ from truecue.engine.learner import Learner, freeze
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.losses.rank import correlations, rank_penalty
-from truecue.methods.defund import Probe
 from truecue.methods.denetdm import Experts, Student
 from truecue.methods.erm import CELearner
 from truecue.methods.lff import Failure
+from truecue.methods.lowrank import Probe
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier
 

@@ -21,7 +21,7 @@ from truecue.engine.learner import Learner
 from truecue.engine.plan import Adam, AdamW, Plan
 from truecue.engine.run import Run
 from truecue.losses.rank import rank_penalty
-from truecue.methods.defund import LowRank, Probe, SelfSupervised, bias_scores, upweights
+from truecue.methods.lowrank import LowRank, Probe, SelfSupervised, bias_scores, upweights
 from truecue.metrics.rank import rank_entropy, spectrum
 
 SEEDS = (0, 1, 2)

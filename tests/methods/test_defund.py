@@ -20,8 +20,8 @@ from truecue.errors import ConfigError, DataError
 from truecue.losses.classification import ce
 from truecue.losses.rank import rank_penalty
 from truecue.losses.selfsup import nt_xent, simsiam, vicreg
-from truecue.methods.defund import (
-    DeFund,
+from truecue.methods.defund import Biased, DeFund
+from truecue.methods.lowrank import (
     LowRank,
     Probe,
     SelfSupervised,
@@ -262,9 +262,7 @@ def test_other_variants_go_on_where_they_were(variant: str, tmp_path: Path) -> N
 
 def warned(wrong: Tensor) -> list[str]:
     made, method = run(), DeFund(strengths=(1.0,))
-    from truecue.methods.defund import Biased
-
-    one = Biased(net(), torch.zeros(4, 2), wrong.double(), wrong)
+    one = Biased(net(), torch.zeros(4, 2), torch.ones(2), wrong.double(), wrong)
     method._errors({1.0: one}, torch.arange(4), made)
     return made.warnings
 
@@ -285,6 +283,11 @@ def test_a_share_without_a_label_for_a_class_is_refused() -> None:
     rare = Splits(replace(data.train, y=y), data.val, data.test, data.bias, data.aligned)
     with pytest.raises(DataError, match=r"none of them shows class 'vertical'. Set labelled to 1"):
         short(variant="semi", labelled=0.02).fit(rare, run())
+
+
+def test_fewer_images_than_a_batch_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pretrain.batch_size is 300 and there are 256"):
+        short(**{"pretrain.batch_size": 300}).fit(small_gratings(), run())
 
 
 def test_a_frozen_encoder_is_refused() -> None:
