@@ -2,6 +2,7 @@
 
     python benchmarks/defund.py ratio          # rank against bias; draws docs/images/rank-bias.svg
     python benchmarks/defund.py colored_mnist  # also: dogs_cats, and semi for 10 % of the labels
+    python benchmarks/defund.py tables         # writes them into the two pages
 
 Each part writes benchmarks/results/defund/PART.json, one entry for each seed. One thread.
 """
@@ -155,15 +156,108 @@ def semi(root: Path, seed: int) -> dict:
     return entry | {"errors": accuracies(made.net, data)}
 
 
+def said(values: list[float], digits: int = 1, factor: float = 100) -> str:
+    """The mean, and the seeds' values in brackets."""
+    each = " ".join(f"{factor * v:.{digits}f}" for v in values)
+    mean = f"{factor * sum(values) / len(values):.{digits}f}"
+    return f"{mean} ({each})" if len(values) > 1 else mean
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def linear_table(entries: dict[str, dict]) -> str:
+    """A row for each strength, and what to compare with."""
+    head = ["errors of strength", "H", "L_reg", "errors, %", "precision, %", "recall, %", "AUPRC",
+            "aligned, %", "conflicting, %"]  # fmt: skip
+    of = list(entries.values())
+    rows = []
+    for k, first in enumerate(of[0]["of"]):
+        col = {key: [e["of"][k][key] for e in of] for key in first}
+        rows.append([
+            f"{first['strength']:g}", said(col["H"], 2, 1), said(col["penalty"], 2, 1),
+            *(said(col[key]) for key in ("share", "precision", "recall")),
+            said(col["auprc"], 2, 1), said(col["aligned"]), said(col["conflicting"]),
+        ])  # fmt: skip
+    found = [e["mean"]["errors"] for e in of]
+    rows.append([
+        "all four: mean score above 0.5", "", "", said([f["share"] for f in found]),
+        *(said([f[key]["value"] for f in found]) for key in ("precision", "recall")),
+        said([e["mean"]["auprc"] for e in of], 2, 1),
+        *(said([e["mean"][key] for e in of]) for key in ("aligned", "conflicting")),
+    ])  # fmt: skip
+    for key, name in {
+        "plain": "nothing drawn more often",
+        "oracle": "oracle: conflicting images drawn more often",
+        "erm": "plain training of the whole network, all labels",
+    }.items():
+        values = [said([e[key][part] for e in of]) for part in ("aligned", "conflicting")]
+        rows.append([name, *[""] * 6, *values])
+    return table(head, rows)
+
+
+def semi_table(entries: dict[str, dict]) -> str:
+    names = {
+        "probe": "last layer alone, nothing drawn more often",
+        "plain": "nothing drawn more often", "errors-0": "errors of strength 0",
+        "errors": "errors of strength 0.3", "oracle": "oracle",
+    }  # fmt: skip
+    rows = []
+    for key, name in names.items():
+        values = [said([e[key][p] for e in entries.values()]) for p in ("aligned", "conflicting")]
+        found = {"errors-0": 0, "errors": 1}.get(key)
+        extra = ["", ""] if found is None else [
+            said([e["of"][found][k]["value"] for e in entries.values()])
+            for k in ("precision", "recall")
+        ]  # fmt: skip
+        rows.append([name, *extra, *values])
+    return table(["", "precision, %", "recall, %", "aligned, %", "conflicting, %"], rows)
+
+
+def ratio_table(entries: dict[str, list[dict]]) -> str:
+    head = ["conflicting in training", "H", "H, centred", "H on unbiased test images",
+            "aligned, %", "conflicting, %"]  # fmt: skip
+    rows = []
+    for k, share in enumerate(SHARES):
+        col = {key: [e[k][key] for e in entries.values()] for key in entries[next(iter(entries))][0]
+               if key not in ("name", "strength")}  # fmt: skip
+        rows.append([
+            f"{100 * share:g} %",
+            *(said(col[key], 2, 1) for key in ("entropy", "centred", "on_test")),
+            *(said(col[key]) for key in ("aligned", "conflicting")),
+        ])  # fmt: skip
+    return table(head, rows)
+
+
+def tables() -> None:
+    """Put every part that was measured between its marks in the pages."""
+    makers = {"colored_mnist": linear_table, "dogs_cats": linear_table, "semi": semi_table,
+              "ratio": ratio_table}  # fmt: skip
+    for page in (HERE.parent / "docs" / "methods" / "defund.md", HERE.parent / "docs" / "rank.md"):
+        text = page.read_text(encoding="utf-8")
+        for name, make in makers.items():
+            begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
+            if begin in text:
+                made = make(json.loads((RESULTS / f"{name}.json").read_text()))
+                rest = text.partition(begin)[0], text.partition(end)[2]
+                text = f"{rest[0]}{begin}\n\n{made}\n\n{end}{rest[1]}"
+        page.write_text(text, encoding="utf-8")
+
+
 PARTS = {"ratio": ratio, "colored_mnist": colored_mnist, "dogs_cats": dogs_cats, "semi": semi}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("part", choices=[*PARTS, "tables"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", type=Path, default=os.environ.get("TRUECUE_DATA"))
     options = parser.parse_args()
+    if options.part == "tables":
+        tables()
+        return
     torch.set_num_threads(1)
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{options.part}.json"
