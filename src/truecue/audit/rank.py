@@ -203,9 +203,8 @@ def _accuracies(net: Classifier, data: Splits, device: Device) -> tuple[float | 
         return None, None
     counts = count(predictions(net, data.test, device), data.test, data.bias)
     values = aligned(counts, mask), conflicting(counts, mask)
-    return values[0] if values[0] == values[0] else None, values[1] if values[1] == values[
-        1
-    ] else None
+    first, second = (None if math.isnan(value) else value for value in values)
+    return first, second
 
 
 def _conflicting_share(data: Splits) -> float | None:
