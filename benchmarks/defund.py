@@ -239,7 +239,7 @@ def tables() -> None:
         text = page.read_text(encoding="utf-8")
         for name, make in makers.items():
             begin, end = f"<!-- results:{name} -->", f"<!-- /results:{name} -->"
-            if begin in text:
+            if begin in text and (RESULTS / f"{name}.json").exists():
                 made = make(json.loads((RESULTS / f"{name}.json").read_text()))
                 rest = text.partition(begin)[0], text.partition(end)[2]
                 text = f"{rest[0]}{begin}\n\n{made}\n\n{end}{rest[1]}"
