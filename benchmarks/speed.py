@@ -32,15 +32,18 @@ from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, count
-from truecue.engine.learner import Learner
+from truecue.engine.learner import Learner, freeze
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.losses.contrastive import contrastive, similarities
 from truecue.losses.fairkl import fairkl
+from truecue.losses.rank import correlations, rank_penalty
 from truecue.methods.denetdm import Experts, Student
 from truecue.methods.erm import CELearner
 from truecue.methods.lff import Failure
+from truecue.methods.lowrank import Probe
 from truecue.nets.build import build
+from truecue.nets.classifier import Classifier
 
 SHAPE = {"channels": 3, "size": 28, "n_classes": 10}
 
@@ -168,6 +171,57 @@ def pairs_of_a_batch(rounds: int) -> dict[str, float]:
     return rows
 
 
+def penalty_ways() -> dict[str, float]:
+    """Milliseconds of the rank penalty with its gradient, n = 512: the d x d way and ours."""
+    rows: dict[str, float] = {}
+    for d in (512, 2048):
+        z = torch.randn(512, d).requires_grad_()
+
+        def direct(x: torch.Tensor = z) -> torch.Tensor:
+            c = correlations(x)
+            return (c.square().sum() - c.diagonal().square().sum()) / len(c) ** 2
+
+        def ours(x: torch.Tensor = z) -> torch.Tensor:
+            return rank_penalty(x)
+
+        times: dict[str, list[float]] = {"direct": [], "ours": []}
+        for k in range(8):  # the first round warms up
+            for name, fn in (("direct", direct), ("ours", ours)):
+                began = time.perf_counter()
+                torch.autograd.grad(fn(), z)
+                times[name] += [time.perf_counter() - began] if k else []
+        rows |= {f"{name}_{d}_ms": statistics.median(v) * 1e3 for name, v in times.items()}
+        pairs = zip(times["direct"], times["ours"], strict=True)
+        rows[f"direct_over_ours_{d}"] = statistics.median(a / b for a, b in pairs)
+    return rows
+
+
+def probing(data: ImageSet, epochs: int = 10) -> dict[str, float]:
+    """Seconds of a last layer on a frozen conv3: features computed once, or in every step."""
+
+    class Recomputing(CELearner):
+        def __init__(self, net: Classifier):
+            super().__init__(net)
+            freeze(net.encoder)
+
+    plan, pairs = Plan(epochs=epochs, batch_size=256), []
+    for _ in range(3):
+        net, run = build("conv3", **SHAPE), Run(None, 0, Device("cpu"))
+        began = time.perf_counter()
+        z = run.apply(net.features, data)
+        features = ImageSet(z[:, :, None, None], data.y, data.classes)
+        run.train("cached", lambda net=net: Probe(net), features, plan)
+        middle = time.perf_counter()
+        run.train("recomputed", lambda net=net: Recomputing(net), data, plan)
+        pairs.append((middle - began, time.perf_counter() - middle))
+    return {
+        "epochs": epochs,
+        "cached_s": statistics.median(a for a, _ in pairs),
+        "recomputed_s": statistics.median(b for _, b in pairs),
+        "recomputed_over_cached": statistics.median(b / a for a, b in pairs),
+    }
+
+
 BENCH = """
 seeds = [0, 1, 2, 3]
 settings = { "plan.epochs" = 80 }
@@ -291,6 +345,8 @@ def main() -> None:
         "step_denetdm_student": step_ratio(student(data), data, options.rounds),
         "lff_against_erm": against_erm(data, options.rounds),
         "contrastive_and_fairkl": pairs_of_a_batch(options.rounds),
+        "rank_penalty": penalty_ways(),
+        "probing": probing(data.select(torch.arange(5000))),
         "bench_of_12_cells": bench_cells(),
         "loader": loaders(data),
         "evaluation": evaluation(),

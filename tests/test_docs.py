@@ -215,7 +215,8 @@ def test_plan_page_has_every_setting() -> None:
         if not isinstance(default, dict):
             assert _defaults(page, setting) == [f"`{json.dumps(default)}`"], setting
     kinds = (plans.Adam, plans.AdamW, plans.SGD)
-    for kind in (*kinds, plans.Constant, plans.Cosine, plans.Steps, plans.Plateau):
+    schedules = (plans.Constant, plans.Cosine, plans.HeldCosine, plans.Steps, plans.Plateau)
+    for kind in (*kinds, *schedules):
         fields = dict(kind.model_fields)
         row = re.search(rf"^\| `{fields.pop('kind').default}` \|.*", text, re.MULTILINE)
         assert row is not None, kind

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from truecue.audit.make import AuditSettings as AuditSettings
     from truecue.audit.make import make_audit as make_audit
     from truecue.audit.measure import measure_gaps as measure_gaps
+    from truecue.audit.rank import FeatureRank as FeatureRank
+    from truecue.audit.rank import RankComparison as RankComparison
+    from truecue.audit.rank import Subject as Subject
+    from truecue.audit.rank import compare_ranks as compare_ranks
     from truecue.audit.shown import BiasPictures as BiasPictures
     from truecue.audit.verdicts import Judgement as Judgement
     from truecue.audit.verdicts import Verdicts as Verdicts
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from truecue.engine.plan import AdamW as AdamW
     from truecue.engine.plan import Constant as Constant
     from truecue.engine.plan import Cosine as Cosine
+    from truecue.engine.plan import HeldCosine as HeldCosine
     from truecue.engine.plan import Patience as Patience
     from truecue.engine.plan import Plan as Plan
     from truecue.engine.plan import Plateau as Plateau
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from truecue.methods.base import Method as Method
     from truecue.methods.base import Uses as Uses
     from truecue.methods.bias_half import BiasHalf as BiasHalf
+    from truecue.methods.defund import DeFund as DeFund
     from truecue.methods.denetdm import DeNetDM as DeNetDM
     from truecue.methods.dfr import DFR as DFR
     from truecue.methods.disent import DisEnt as DisEnt
@@ -89,6 +95,7 @@ if TYPE_CHECKING:
     from truecue.nets.vae import load_vae as load_vae
     from truecue.nets.vae import save_vae as save_vae
     from truecue.report.bias_page import write_bias_page as write_bias_page
+    from truecue.report.rank_page import write_rank_page as write_rank_page
 
 __version__ = _version("truecue")
 
@@ -115,12 +122,15 @@ _HOMES = {
     "Constant": "engine.plan",
     "CorruptedCIFAR10": "data.suites.corrupted_cifar10",
     "Cosine": "engine.plan",
+    "FeatureRank": "audit.rank",
+    "HeldCosine": "engine.plan",
     "Patience": "engine.plan",
     "Plateau": "engine.plan",
     "Steps": "engine.plan",
     "CueColumn": "audit.candidates",
     "CueFinding": "audit.cue_table",
     "CueTable": "audit.cue_table",
+    "DeFund": "methods.defund",
     "DeNetDM": "methods.denetdm",
     "Device": "engine.device",
     "DisEnt": "methods.disent",
@@ -141,6 +151,7 @@ _HOMES = {
     "PairedVAE": "nets.vae",
     "Plan": "engine.plan",
     "Planted": "data.suites.planted",
+    "RankComparison": "audit.rank",
     "Reweight": "methods.reweight",
     "Run": "engine.run",
     "SampleState": "engine.learner",
@@ -148,6 +159,7 @@ _HOMES = {
     "SiH": "methods.sih",
     "Splits": "data.sets",
     "Step": "engine.learner",
+    "Subject": "audit.rank",
     "Subsample": "methods.subsample",
     "SupInfoNCE": "methods.supinfonce",
     "Suite": "data.suites.base",
@@ -159,6 +171,7 @@ _HOMES = {
     "Waterbirds": "data.suites.waterbirds",
     "bias_pictures": "audit.bias",
     "build": "nets.build",
+    "compare_ranks": "audit.rank",
     "build_vae": "nets.vae",
     "load_vae": "nets.vae",
     "save_vae": "nets.vae",
@@ -172,6 +185,7 @@ _HOMES = {
     "show_bias": "explain",
     "train": "api",
     "write_bias_page": "report.bias_page",
+    "write_rank_page": "report.rank_page",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

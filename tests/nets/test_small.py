@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from truecue.errors import DataError
+from truecue.errors import ConfigError, DataError
 from truecue.nets.build import build
 from truecue.nets.resnet import load_cifar_resnet
 from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, SimpleConv
@@ -43,6 +43,16 @@ def test_denetdm_networks_have_the_papers_sizes(arch, size, parameters, n_featur
     x = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with torch.no_grad():
         assert net.features(x).shape == (2, n_features)
+
+
+def test_conv_has_the_size_of_the_code():
+    net = build("conv", channels=3, size=64, n_classes=10)
+    assert count(net.encoder) == 659_328
+    with torch.no_grad():
+        for size in (8, 28, 64):
+            assert net.features(torch.zeros(2, 3, size, size, dtype=torch.uint8)).shape == (2, 256)
+    with pytest.raises(ConfigError, match="at least 8 pixels"):
+        build("conv", channels=3, size=7, n_classes=10)
 
 
 def test_mlp_is_linear_layers_with_relu():

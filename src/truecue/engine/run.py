@@ -79,6 +79,8 @@ class Run:
     """Filled by `keep`."""
     pairs: Pairs | None = None
     """Set by `show_pairs`."""
+    told: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Filled by `tell`."""
     warnings: list[str] = field(default_factory=list)
     """Filled by `warn`."""
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -239,6 +241,10 @@ class Run:
                 stand for them in the report, too, where the data has none.
         """
         self.pairs = Pairs(guessed_by)
+
+    def tell(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Offer what a section of the report is made of, in main memory."""
+        self.told[name] = tensors
 
     def warn(self, sentence: str) -> None:
         """Tell the reader of the report something that matters."""

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from truecue.config import suggest
 from truecue.errors import ConfigError
 from truecue.methods.base import Method, Uses
+from truecue.methods.defund import DeFund
 from truecue.methods.denetdm import DeNetDM
 from truecue.methods.dfr import DFR
 from truecue.methods.disent import DisEnt
@@ -21,6 +22,7 @@ from truecue.methods.subsample import Subsample
 from truecue.methods.supinfonce import SupInfoNCE
 
 METHODS: dict[str, type[Method]] = {
+    "defund": DeFund,
     "denetdm": DeNetDM,
     "dfr": DFR,
     "disent": DisEnt,
@@ -61,6 +63,7 @@ __all__ = [
     "JTT",
     "LC",
     "METHODS",
+    "DeFund",
     "DeNetDM",
     "DisEnt",
     "GroupDRO",

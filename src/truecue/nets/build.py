@@ -20,6 +20,7 @@ from truecue.nets.small import (
     MLP,
     Centred,
     CifarResNet,
+    Conv,
     Conv3,
     Pair,
     Projected,
@@ -39,7 +40,7 @@ _RGB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _MLP = re.compile(r"mlp-(\d+)(?:x(\d+))?(-leaky)?")
 
 
-Encoder = MLP | Conv3 | CNN3 | CNN4 | SimpleConv | CifarResNet | ResNet | Projected | Latent
+Encoder = MLP | Conv | Conv3 | CNN3 | CNN4 | SimpleConv | CifarResNet | ResNet | Projected | Latent
 
 
 LEAK = 0.1
@@ -67,6 +68,7 @@ _OURS = {
     "mlp-3": _mlp(3),
     "mlp-5": _mlp(5),
     "conv3": _Arch("3 padded convolutions of 3x3, 64 features", lambda c, _: Conv3(c), "unit", 4),
+    "conv": _Arch("3 convolutions of 4x4, 256 features", lambda c, _: Conv(c), "imagenet", 8),
     "cnn3": _Arch("3 convolutions of 5x5, 64 features", lambda c, _: CNN3(c), "cifar", 32),
     "cnn4": _Arch("4 unpadded convolutions, 512 features", lambda c, _: CNN4(c), "imagenet", 42),
     "simple_conv": _Arch(

@@ -168,6 +168,29 @@ class SimpleConv(nn.Module):
         return (x.tanh() if self.signed else F.relu(x)).mean((2, 3))
 
 
+class Conv(nn.Module):
+    """Three 4x4 convolutions of stride 2 (64, 128, 256 channels), pooled to a vector.
+
+    Source: github geonyeong-park/Low-rank-regularization, commit 5a5c458; 659,328 parameters for
+    three channels.
+    """
+
+    n_features = 256
+
+    def __init__(self, channels: int):
+        super().__init__()
+        halving: dict[str, Any] = {"stride": 2, "padding": 1, "bias": False}
+        self.conv1, self.bn1 = _conv(channels, 64, 4, **halving)
+        self.conv2, self.bn2 = _conv(64, 128, 4, **halving)
+        self.conv3, self.bn3 = _conv(128, 256, 4, **halving)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, 256] of images [b, c, h, w] of at least 8 x 8 pixels."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn3(self.conv3(x))).mean((2, 3))
+
+
 class CifarResNet(nn.Module):
     """ResNet for 32-pixel images (He et al. 2016, section 4.2), shortcuts without parameters.
 

@@ -83,7 +83,7 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
     return environment().get_template("bias.html.j2").render(
         data=numbers["about"].get("data"),
         created=facts.moment(numbers["about"].get("created")),
-        facts=_facts(numbers["about"]),
+        facts=facts_of(numbers["about"]),
         headline=headline(numbers),
         notes=pictures.notes,
         split=_SPLITS[pictures.split],
@@ -174,7 +174,8 @@ def _map_tiles(maps: Maps) -> list[Tile]:
     return plain_tiles("maps", coloured(maps.values), said)
 
 
-def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How something was made, as names and values."""
     names = {
         "data": "Data", "model": "Model", "command": "Command", "seed": "Seed of the choices",
         "device": "Device", "truecue": "truecue",

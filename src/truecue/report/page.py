@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report import facts, figures, pairs, steps, tables, view, words
 from truecue.report.bias import shortcut
+from truecue.report.lowrank_view import lowrank_view
 from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).parent / "templates"
 PANEL, GAP = 330, 26
 """Pixels that a panel takes with the gap beside it, and the gap; `report.css` has the same."""
-KINDS = ("examples", "examples_aligned", "examples_conflicting", "before_wrong", "suspects")
+KINDS = (
+    "examples", "examples_aligned", "examples_conflicting", "before_wrong", "suspects", "highest",
+)  # fmt: skip
 
 
 class Card(NamedTuple):
@@ -100,6 +103,7 @@ def context(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> dict[
         "grouped": any(panel.grouped for t in trainings for panel in t.panels),
         "suspects": suspects(report),
         "pairs": pairs.section(report),
+        "lowrank": lowrank_view(report),
         "steps": steps.next_steps(report),
         "facts": facts.common(report),
         "model_facts": facts.by_model(models),
