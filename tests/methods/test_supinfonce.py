@@ -53,7 +53,7 @@ def gradients(of: Contrasting, loss: torch.Tensor) -> dict[str, list[torch.Tenso
 
 
 def test_a_step_is_contrastive_loss_and_fairkl_and_a_head_of_its_own() -> None:
-    settings = SupInfoNCE(alpha=0.7, lambda_fairkl=0.3, eps=0.2, tau=0.5)
+    settings = SupInfoNCE(fairkl="kl", alpha=0.7, lambda_fairkl=0.3, eps=0.2, tau=0.5)
     of, b = learner(settings), batch()
     found = of(b)
     z = of.net.features(b.x)
@@ -70,7 +70,7 @@ def test_a_step_is_contrastive_loss_and_fairkl_and_a_head_of_its_own() -> None:
 
 
 def test_two_views_are_positives_and_fairkl_sees_the_first() -> None:
-    settings = SupInfoNCE(lambda_fairkl=0.5)
+    settings = SupInfoNCE(fairkl="kl", lambda_fairkl=0.5)
     of, b = learner(settings), batch(views=2)
     first, second = (of.net.features(x) for x in b.views)
     s = similarities(torch.cat([first, second]))
@@ -81,7 +81,7 @@ def test_two_views_are_positives_and_fairkl_sees_the_first() -> None:
 
 
 def test_layers_on_top_are_seen_by_the_contrastive_loss_alone() -> None:
-    settings = SupInfoNCE(train_on_head=False, lambda_fairkl=0.5)
+    settings = SupInfoNCE(fairkl="kl", train_on_head=False, lambda_fairkl=0.5)
     of, b = learner(settings), batch()
     assert [type(m) for m in of.top] == [nn.Linear, nn.ReLU, nn.Linear]
     z = of.net.features(b.x)
@@ -98,7 +98,7 @@ def test_guessed_probabilities_stand_for_labels() -> None:
     q = torch.rand(8, 2, generator=torch.Generator().manual_seed(1))
     of = learner(settings, q / q.sum(1, keepdim=True))
     s = similarities(of.net.features(batch().x))
-    fair = fairkl(s, Y, q / q.sum(1, keepdim=True))
+    fair = fairkl(s, Y, q / q.sum(1, keepdim=True), "means")
     torch.testing.assert_close(of(batch()).logs["fairkl_pos"], fair.pos)
 
 
@@ -168,7 +168,7 @@ def test_absent_bias_labels_are_refused_with_a_way_out() -> None:
     with pytest.raises(SupervisionError) as error:
         fit(SupInfoNCE(), blind)
     text = str(error.value)
-    assert "use a method that does without (denetdm, disent, erm, jtt, lc, lff, sih)" in text
+    assert "use a method that does without (defund, denetdm, disent, erm, jtt, lc, lff, sih)" in text
     assert "or set bias_from = 'biased_model' (guesses them" in text
     assert "lambda_fairkl = 0" in text
     fit(SupInfoNCE(lambda_fairkl=0), blind)
@@ -214,7 +214,7 @@ def test_unknown_bias_labels_are_left_out_with_a_warning() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"per_anchor": True}, "per_anchor is for fairkl = 'means'; it is 'kl'"),
+        ({"fairkl": "kl", "per_anchor": True}, "per_anchor is for fairkl = 'means'; it is 'kl'"),
         ({"fairkl": "official", "bias_from": "biased_model"}, "takes bias labels"),
         ({"conflicting_per_batch": 300}, "a batch of 256 cannot have 300 conflicting"),
     ],

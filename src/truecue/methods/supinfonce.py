@@ -141,11 +141,11 @@ class SupInfoNCE(Method):
     """Temperature of the contrastive loss."""
     alpha: NonNegativeFloat = 1.0
     """Weight of the contrastive loss."""
-    lambda_fairkl: NonNegativeFloat = 1.0
+    lambda_fairkl: NonNegativeFloat = 10.0
     """Weight of FairKL; 0: none, and no bias labels are needed."""
-    fairkl: Variant = "kl"
+    fairkl: Variant = "means"
     """What is compared of the similarities of pairs that share their bias and of pairs that do
-    not: means, deviations, or normal distributions."""
+    not: means, deviations, or normal distributions (`kl`, which gave the method its name)."""
     kappa: NonNegativeFloat = 1.0
     """Weight of the deviations in the variants `mean_std` and `official`."""
     var_floor: PositiveFloat = 1e-4
