@@ -168,7 +168,9 @@ def test_absent_bias_labels_are_refused_with_a_way_out() -> None:
     with pytest.raises(SupervisionError) as error:
         fit(SupInfoNCE(), blind)
     text = str(error.value)
-    assert "use a method that does without (defund, denetdm, disent, erm, jtt, lc, lff, sih)" in text
+    assert (
+        "use a method that does without (defund, denetdm, disent, erm, jtt, lc, lff, sih)" in text
+    )
     assert "or set bias_from = 'biased_model' (guesses them" in text
     assert "lambda_fairkl = 0" in text
     fit(SupInfoNCE(lambda_fairkl=0), blind)
