@@ -89,6 +89,10 @@ class Classifier(nn.Module):
         floats = x.to(self._scale.dtype).mul_(self._scale)
         return floats if self._unit else floats.add_(self._shift)
 
+    def normalised(self, x: Tensor) -> Tensor:
+        """`pixels` of images that are being changed: float [b, c, h, w] in [0, 1]."""
+        return x * (255 * self._scale) + (0 if self._unit else self._shift)
+
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features [b, f] of images uint8 [b, c, h, w]."""
         features: Tensor = self.encoder(self.pixels(x))

@@ -66,9 +66,13 @@ class Conv3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, 64] of images [b, c, h, w] of at least 4 x 4 pixels."""
+        return self.maps(x).mean((2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last maps [b, 64, h / 4, w / 4], whose means are the features."""
         x = F.relu(self.bn1(F.max_pool2d(self.conv1(x), 2)))
         x = F.relu(self.bn2(F.max_pool2d(self.conv2(x), 2)))
-        return F.relu(self.bn3(self.conv3(x))).mean((2, 3))
+        return F.relu(self.bn3(self.conv3(x)))
 
 
 class CNN3(nn.Module):
@@ -90,9 +94,13 @@ class CNN3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, 64] of images [b, c, h, w] of at least 32 x 32 pixels."""
+        return self.maps(x).mean((2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last maps [b, 64, h', w'], whose means are the features."""
         x = _relu_of_max(self.bn1(self.conv1(x)))
         x = _relu_of_max(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x))).mean((2, 3))
+        return F.relu(self.bn3(self.conv3(x)))
 
 
 class CNN4(nn.Module):
@@ -114,11 +122,15 @@ class CNN4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, 512] of images [b, c, h, w] of at least 42 x 42 pixels."""
+        return self.maps(x).mean((2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last maps [b, 512, h', w'], whose means are the features."""
         x = _relu_of_max(self.bn1(self.conv1(x)))
         x = _relu_of_max(self.bn2(self.conv2(x)))
         # Here, and only here, the authors pool before the batch normalisation.
         x = F.relu(self.bn3(F.max_pool2d(self.conv3(x), 2)))
-        return F.relu(self.bn4(self.conv4(x))).mean((2, 3))
+        return F.relu(self.bn4(self.conv4(x)))
 
 
 class CifarResNet(nn.Module):
@@ -148,9 +160,13 @@ class CifarResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, 64] of images [b, c, h, w]."""
+        return self.maps(x).mean((2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last maps [b, 64, h / 4, w / 4], whose means are the features."""
         x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        return x.mean((2, 3))
+        maps: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return maps
 
 
 class Projected(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,16 @@ def svg_file(
         file = io.StringIO()
         # without dates and versions, the same numbers give the same bytes
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
+        with warnings.catch_warnings():
+            # letters that matplotlib's font lacks are in the file, and the reader's font has them
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            figure.savefig(file, format="svg", metadata=nothing)
     return file.getvalue().replace("'DejaVu Sans'", _FONTS).encode()
+
+
+def beside(names: Sequence[str]) -> float:
+    """The margin in inches that a legend with these names needs beside a figure."""
+    return 0.65 + 0.075 * max(map(len, names), default=0)
 
 
 @contextmanager
