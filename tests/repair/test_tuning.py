@@ -149,13 +149,15 @@ def test_low_spuriosity_tuning_closes_the_gap(parts: dict[str, World], head: nn.
     assert abs(gaps[1]) < 0.15
     assert test.worst_group(tuned.head) > test.worst_group(head) + 0.2
 
-    # random images do not do it, however long
-    random = drawn(train.y, torch.tensor([100, 100]), 0)
-    settings = TuneSettings(**FREE, epochs=200)
-    other = tune_head(head, train.phi[random], train.y[random], select, settings, seed=0)
-    assert len(other.log) == 201
-    assert not other.reached
-    assert other.log[-1].gap > 0.25
+    # random images do not do it, however long: the mean of three draws, as in the paper
+    settings, left = TuneSettings(**FREE, epochs=100), 0.0
+    for seed in range(3):
+        random = drawn(train.y, torch.tensor([100, 100]), seed)
+        other = tune_head(head, train.phi[random], train.y[random], select, settings, seed=seed)
+        assert len(other.log) == 101
+        assert not other.reached
+        left += other.log[-1].gap / 3
+    assert left > 0.25
 
 
 def test_the_accuracy_guard_holds(parts: dict[str, World], head: nn.Linear):
@@ -236,7 +238,7 @@ def test_tuning_refuses(parts: dict[str, World], head: nn.Linear):
     unranked = select._replace(ranking=rank(torch.full((1000,), torch.nan), select.y, 2))
     with pytest.raises(DataError, match="no class has two validation images"):
         tune_head(head, train.phi, train.y, unranked, TuneSettings(), seed=0)
-    with pytest.raises(Diverged, match="learning rate of 1e\\+30 is too large"):
-        tune_head(head, train.phi, train.y, select, TuneSettings(lr=1e30), seed=0)
+    with pytest.raises(Diverged, match="learning rate of 1e\\+38 is too large"):
+        tune_head(head, train.phi, train.y, select, TuneSettings(lr=1e38), seed=0)
     with pytest.raises(ConfigError, match="TuneSettings"):
         TuneSettings(k=0)

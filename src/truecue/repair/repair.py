@@ -58,6 +58,7 @@ def repair_audit(
     out: Path | str | None = None,
     device: Device | None = None,
     facts: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Repair the audited model by the verdicts, measure it, and write models and numbers.
@@ -78,6 +79,7 @@ def repair_audit(
         device: where features are computed, which are in the cache since the audit; None: the best
             there is.
         facts: where the data comes from, see `truecue.train`.
+        about: plain values on the circumstances, for repair.json.
         quiet: show no progress.
 
     Returns:
@@ -116,10 +118,13 @@ def repair_audit(
                        for part, images in bench.parts.items()},
             "over_seeds": _over_seeds([run.told for run in runs]),
         }  # fmt: skip
+    out = audit.folder / "repair" if out is None else Path(out)
     told = {
         "format": 1,
         "kind": "repair",
+        **dict(about or {}),
         "audit": str(audit.folder),
+        "folder": str(out),
         "facts": dict(facts or {}),
         "classes": list(audit.classes),
         "settings": settings.to_dict(),
@@ -134,7 +139,6 @@ def repair_audit(
         "first": chosen[0],
     }
     text = json.dumps(told, indent=1, allow_nan=False) + "\n"
-    out = audit.folder / "repair" if out is None else Path(out)
     for name, head in nets.items():
         bench.save(name, head, out / f"{name}.safetensors", seeds[0])
     write_text(out / "repair.json", text)
