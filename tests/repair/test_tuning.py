@@ -225,7 +225,7 @@ def test_all_outputs_stay_and_replay_keeps_other_classes_up(parts: dict[str, Wor
         # after all epochs, whichever was chosen
         last = linear(head.weight.detach(), head.bias.detach())
         list(train_epochs(last, phi[ids], y[ids], settings, 0))
-        z = last(phi[-400:])
+        z = last(phi[-400:]).detach()
         logits[name] = float((z[:, 2] - z[:, :2].amax(1)).mean())
     assert logits["replay"] > logits["alone"] + 0.5
 

@@ -12,8 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from truecue.audit.head import fit_head
+from truecue.data.sets import Attribute, ImageSet, Splits
 from truecue.metrics.ranking import Ranking, rank
 from truecue.metrics.spurious import spuriosity
+from truecue.nets.build import build
+from truecue.nets.classifier import Classifier
 
 SPURIOUS = {0: {2}, 1: {3}}
 
@@ -48,3 +52,34 @@ def world(per_class: int, seed: int, aligned: float = 0.95) -> World:
     phi = torch.cat([core, carried], 1).relu()
     ranking = rank(spuriosity(phi, y, SPURIOUS, 2), y, 2)
     return World(phi, y, cue, ranking)
+
+
+SCALE = 8.0
+
+
+def as_images(part: World) -> ImageSet:
+    """Four pixels whose values are the features, in steps of 8 / 255."""
+    pixels = (part.phi / SCALE * 255).round().clamp(0, 255).to(torch.uint8)
+    cue = {"cue": Attribute(part.cue, ("first", "second"))}
+    return ImageSet(pixels.view(-1, 1, 2, 2), part.y, ("one", "two"), cue)
+
+
+def splits(sizes: tuple[int, int, int] = (2000, 1000, 500)) -> Splits:
+    """The world as images; `sizes` are of each class."""
+    parts = (as_images(world(n, seed)) for seed, n in enumerate(sizes))
+    return Splits(*parts, bias="cue", aligned=torch.eye(2, dtype=torch.bool))
+
+
+def network(data: Splits) -> Classifier:
+    """A classifier whose features are those of the world, its last layer fitted to them."""
+    net = build("mlp-2x4", channels=1, size=2, n_classes=2)
+    (layer,) = (m for m in net.encoder.modules() if isinstance(m, nn.Linear))
+    with torch.no_grad():
+        layer.weight.copy_(SCALE * torch.eye(4))
+        layer.bias.zero_()
+        phi = net.features(data.train.images[:])
+    weight, bias = fit_head(phi, data.train.y, 2, seed=0)
+    with torch.no_grad():
+        net.head.weight.copy_(weight)
+        net.head.bias.copy_(bias)
+    return net.eval()
