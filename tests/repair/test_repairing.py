@@ -297,7 +297,7 @@ def test_the_page_holds_what_was_measured(told: dict, tmp_path: Path):
 
 def test_the_page_says_when_the_baseline_does_as_well(told: dict):
     other = json.loads(json.dumps(told))
-    other["methods"]["random"]["parts"]["val"]["gap"]["value"] = 0.0
+    other["methods"]["random"]["over_seeds"]["val"]["gap"]["value"] = 0.0
     said, tone = headline(other)
     assert said.endswith("but random tuning did as well")
     assert tone == "unclear"

@@ -111,13 +111,12 @@ def _show(told: dict[str, Any], page: Path) -> None:
     console = Console(highlight=False)
     for part, title in (("val", "Validation images that nothing was chosen by"), ("test", "Test")):
         table = Table(title=f"{title}; gap in points", title_justify="left")
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         worst = told["before"][part]["groups"] is not None
-        heads = ("accuracy", "least spurious", "most spurious", "gap")
-        for head in (*heads, *(["worst group"] if worst else [])):
-            table.add_column(head, justify="right", no_wrap=True)
-        rows = {"before": told["before"]} | {f["title"]: f["parts"]
-                                             for f in told["methods"].values()}  # fmt: skip
+        for head in ("accuracy", "low end", "high end", "gap", *(["worst group"] if worst else [])):
+            table.add_column(head, justify="right")
+        rows = {"before": told["before"]}
+        rows |= {name: found["parts"] for name, found in told["methods"].items()}
         for name, parts in rows.items():
             found = parts[part]
             shares = [_share(found[key]) for key in ("accuracy", "low", "high")]

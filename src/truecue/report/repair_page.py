@@ -27,6 +27,12 @@ _GROUPS = {
     "conflicting": "bias-conflicting images",
     "aligned": "bias-aligned images",
 }
+_DONE = {
+    "low": "the model's last layer was tuned on those that show them least",
+    "random": "the model's last layer was tuned on random images, to see what tuning alone does",
+    "error": "the model's last layer was tuned on those that it gets wrong",
+    "spufix": "what these features add to the class's logit was taken off, without training",
+}
 _MOST_CLASSES = 40
 
 
@@ -59,6 +65,7 @@ def render(told: Mapping[str, Any]) -> str:
         data=told["facts"].get("data"),
         created=facts.moment(told.get("created")),
         headline=headline(told),
+        done=_DONE[told["first"]],
         notes=told["notes"],
         classes=len(told["classes"]),
         repaired=repaired[:_MOST_CLASSES],
@@ -85,13 +92,13 @@ def part(told: Mapping[str, Any], name: str) -> dict[str, Any]:
              _points(before["gap"]), ("", ""))]  # fmt: skip
     groups = [_groups("before", before)]
     curves, arrows = {"before": _curve(before)}, []
-    for found in methods.values():
+    for short, found in methods.items():
         scores, title = found["parts"][name], found["title"]
         shares = (_share(scores[key]) for key in ("accuracy", "low", "high"))
         rows.append((title, *shares, _points(scores["gap"]), _points(found["change"][name]["gap"])))
         groups.append(_groups(title, scores))
-        curves[title] = _curve(scores)
-        arrows.append(Repair(title, *((before[k]["value"], scores[k]["value"])
+        curves[short] = _curve(scores)
+        arrows.append(Repair(short, *((before[k]["value"], scores[k]["value"])
                                       for k in ("accuracy", "gap"))))  # fmt: skip
     return {
         "title": PARTS[name],
