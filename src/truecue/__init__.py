@@ -73,7 +73,10 @@ if TYPE_CHECKING:
     from truecue.nets.vae import build_vae as build_vae
     from truecue.nets.vae import load_vae as load_vae
     from truecue.nets.vae import save_vae as save_vae
+    from truecue.repair.repair import repair_audit as repair_audit
+    from truecue.repair.tune import TuneSettings as TuneSettings
     from truecue.report.bias_page import write_bias_page as write_bias_page
+    from truecue.report.repair_page import write_repair_page as write_repair_page
 
 __version__ = _version("truecue")
 
@@ -129,6 +132,7 @@ _HOMES = {
     "Suite": "data.suites.base",
     "Trained": "api",
     "TruecueError": "errors",
+    "TuneSettings": "repair.tune",
     "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
     "Waterbirds": "data.suites.waterbirds",
@@ -136,12 +140,14 @@ _HOMES = {
     "build": "nets.build",
     "build_vae": "nets.vae",
     "load_vae": "nets.vae",
+    "repair_audit": "repair.repair",
     "save_vae": "nets.vae",
     "evaluate": "api",
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
     "train": "api",
     "write_bias_page": "report.bias_page",
+    "write_repair_page": "report.repair_page",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604
