@@ -25,7 +25,7 @@ import torch
 from truecue import BAR, Device, ImageSet, Splits
 from truecue.audit.audit import Audit
 from truecue.audit.make import make_audit
-from truecue.audit.measure import measure
+from truecue.audit.measure import measure_gaps
 from truecue.audit.verdicts import COLUMNS
 from truecue.config import parse_assignments
 from truecue.nets.pretrained import Pretrained
@@ -62,7 +62,7 @@ def main() -> None:
         quiet=False,
     )  # fmt: skip
     if options.verdicts is None:
-        measure(audit)
+        measure_gaps(audit)
         draw(audit, data, device, options.folder)
         return
     audit.verdicts().read_csv(options.verdicts)

@@ -187,6 +187,11 @@ def test_method_page_has_every_setting_with_its_default(name: str) -> None:
         assert _defaults(page, f"{plan}.epochs"), f"{name} does not name its plan '{plan}'"
 
 
+def test_audit_page_has_every_setting_with_its_default() -> None:
+    for setting, default in _values(truecue.AuditSettings).items():
+        _check_row(DOCS / "audit.md", setting, default)
+
+
 @pytest.mark.parametrize("name", SUITES)
 def test_suite_page_has_every_setting_with_its_default(name: str) -> None:
     page = DOCS / "suites" / f"{name}.md"

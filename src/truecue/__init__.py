@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from truecue.api import Trained as Trained
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
+    from truecue.audit.audit import Audit as Audit
     from truecue.audit.bias import BiasPictures as BiasPictures
     from truecue.audit.bias import bias_pictures as bias_pictures
+    from truecue.audit.make import AuditSettings as AuditSettings
+    from truecue.audit.make import make_audit as make_audit
+    from truecue.audit.measure import measure_gaps as measure_gaps
+    from truecue.audit.verdicts import Judgement as Judgement
+    from truecue.audit.verdicts import Verdicts as Verdicts
     from truecue.data.loader import Batch as Batch
     from truecue.data.sets import Attribute as Attribute
     from truecue.data.sets import ImageSet as ImageSet
@@ -91,6 +97,8 @@ _HOMES = {
     "Adam": "engine.plan",
     "AdamW": "engine.plan",
     "Attribute": "data.sets",
+    "Audit": "audit.audit",
+    "AuditSettings": "audit.make",
     "Batch": "data.loader",
     "CelebA": "data.suites.celeba",
     "BiasPictures": "audit.bias",
@@ -115,6 +123,7 @@ _HOMES = {
     "ImageSet": "data.sets",
     "ImageNet9": "data.suites.imagenet9",
     "JTT": "methods.jtt",
+    "Judgement": "audit.verdicts",
     "LC": "methods.lc",
     "Learner": "engine.learner",
     "LfF": "methods.lff",
@@ -135,6 +144,7 @@ _HOMES = {
     "TuneSettings": "repair.tune",
     "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
+    "Verdicts": "audit.verdicts",
     "Waterbirds": "data.suites.waterbirds",
     "bias_pictures": "audit.bias",
     "build": "nets.build",
@@ -144,6 +154,8 @@ _HOMES = {
     "save_vae": "nets.vae",
     "evaluate": "api",
     "load_classifier": "nets.classifier",
+    "make_audit": "audit.make",
+    "measure_gaps": "audit.measure",
     "save_classifier": "nets.classifier",
     "train": "api",
     "write_bias_page": "report.bias_page",

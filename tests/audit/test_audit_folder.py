@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from truecue.audit import make as make_module
 from truecue.audit.audit import Audit
 from truecue.audit.make import AuditSettings, make_audit
-from truecue.audit.measure import measure
+from truecue.audit.measure import measure_gaps
 from truecue.audit.verdicts import Judgement
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites.gratings import Gratings
@@ -151,7 +152,7 @@ def test_an_opened_audit_is_the_same(audit: Audit, data: Splits, net: Classifier
 
 
 def test_gaps_of_pairs(audit: Audit, data: Splits):
-    gaps = measure(audit, k=20)
+    gaps = measure_gaps(audit, k=20)
     assert json.loads((audit.folder / "gaps.json").read_text()) == gaps == audit.gaps()
     assert gaps["splits"]["test"]["verdicts"] is None
     rows = gaps["splits"]["test"]["pairs"]
@@ -182,7 +183,7 @@ def test_verdicts_make_rankings_and_gaps(folder: Path, data: Splits, net: Classi
     judge.add(Judgement(1, audit.features(1)[0].feature, "ann", "main_object"))
     with pytest.raises(DataError, match=r"class 1 \(.*\) has no feature 999 in this audit"):
         judge.add(Judgement(1, 999, "ann", "background"))
-    gaps = measure(audit, k=15)
+    gaps = measure_gaps(audit, k=15)
     assert gaps["answers"]["spurious"] == 2
     assert gaps["answers"]["core"] == 1
     with torch.no_grad():
@@ -206,7 +207,7 @@ def test_verdicts_make_rankings_and_gaps(folder: Path, data: Splits, net: Classi
     assert Audit(audit.folder).ranking("test").of(0).tolist() == ids.tolist()
 
     judge.add(*(Judgement(0, f, "ann", "main_object") for f in first))  # all taken back
-    assert measure(audit)["splits"]["test"]["verdicts"] is None
+    assert measure_gaps(audit)["splits"]["test"]["verdicts"] is None
     with pytest.raises(DataError, match="no feature has been judged spurious"):
         audit.ranking("test")
 
@@ -261,7 +262,7 @@ def test_it_goes_on_and_refuses_other_settings(
     with pytest.raises(RunMismatch, match=r"settings\.features 5 \(now 2\)"):
         make_audit(place, data, net, settings=few, device=CPU)
     audit.verdicts().add(Judgement(0, audit.features(0)[0].feature, "ann", "background"))
-    measure(audit)
+    measure_gaps(audit)
     again = make_audit(place, data, net, settings=few, device=CPU, fresh=True)
     assert [len(again.features(c)) for c in range(2)] <= [2, 2]
     assert len(again.verdicts().all()) == 1  # what people did is kept
@@ -274,6 +275,9 @@ def test_it_goes_on_and_refuses_other_settings(
 def test_what_cannot_be_audited(folder: Path, data: Splits, net: Classifier):
     with pytest.raises(ConfigError, match="needs a model, an encoder, or both"):
         make_audit(folder / "none", data, device=CPU)
+    own = Classifier(nn.Flatten(), nn.Linear(3, 2), mean=(0.0,) * 3, std=(1.0,) * 3, spec={})
+    with pytest.raises(ConfigError, match="only those made by `build` can be loaded back"):
+        make_audit(folder / "none", data, own, device=CPU)
     wrong = build("conv3", channels=3, size=data.train.shape[1], n_classes=7)
     with pytest.raises(DataError, match="tells 7 classes apart"):
         make_audit(folder / "none", data, wrong, device=CPU)
@@ -300,7 +304,7 @@ def test_small_and_undefined_classes_are_told(folder: Path, data: Splits, net: C
     audit = make_audit(folder / "small", small, net, device=CPU)
     notes = " ".join(audit.facts["notes"])
     assert "Fewer than 30 val images show" in notes
-    rows = measure(audit)["splits"]["val"]["pairs"]
+    rows = measure_gaps(audit)["splits"]["val"]["pairs"]
     for row in rows:
         if row["class"] == 0:
             assert row["why"] == "too few images"

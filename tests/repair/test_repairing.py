@@ -12,7 +12,7 @@ from world import network, splits
 
 from truecue.audit.audit import Audit
 from truecue.audit.make import make_audit
-from truecue.audit.measure import measure
+from truecue.audit.measure import measure_gaps
 from truecue.audit.verdicts import Judgement
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
@@ -168,7 +168,7 @@ def test_an_unbiased_model_is_left_as_it_is(data: Splits, net: Classifier, tmp_p
 def test_verdicts_given_since_count(audit: Audit, data: Splits, net: Classifier, tmp_path: Path):
     made = make_audit(tmp_path / "late", data, net, device=CPU)
     judge(made, (0, 2))
-    measure(made, k=40)
+    measure_gaps(made, k=40)
     judge(made, (1, 3), core=((0, 2),))  # changed, and not measured again
     told = repair_audit(made, data, methods=["spufix"], device=CPU)
     assert [row["class"] for row in told["repaired"]] == [1]

@@ -196,7 +196,7 @@ class Audit:
         """float64 [n], by the verdicts; nan for classes without a spurious feature.
 
         Raises:
-            DataError: there are no verdicts yet, or they have not been applied (`measure`).
+            DataError: there are no verdicts yet, or they have not been applied (`measure_gaps`).
         """
         return self._tensor(split, "spuriosity")
 
@@ -280,14 +280,16 @@ class Audit:
         return Verdicts(self.folder / "verdicts.sqlite", self._why_not, encoder)
 
     def gaps(self) -> dict[str, Any]:
-        """What gaps.json holds; `measure` writes it.
+        """What gaps.json holds; `measure_gaps` writes it.
 
         Raises:
             DataError: nothing has been measured.
         """
         found = _read_json(self.folder / "gaps.json")
         if found is None:
-            raise DataError(f"there are no gaps in {self.folder} yet: measure(audit) writes them")
+            raise DataError(
+                f"there are no gaps in {self.folder} yet: measure_gaps(audit) writes them"
+            )
         return found
 
     def _why_not(self, class_index: int, feature: int) -> str:
@@ -316,7 +318,7 @@ class Audit:
                 if name in {"spuriosity", "ranking"}:
                     raise DataError(
                         f"no feature has been judged spurious in {self.folder}, or the verdicts"
-                        " have not been applied: measure(audit) does"
+                        " have not been applied: measure_gaps(audit) does"
                     ) from None
                 raise DataError(f"{path} is absent; make the audit again") from None
             except (OSError, ValueError) as error:

@@ -39,7 +39,7 @@ from truecue.errors import DataError, StorageError
 from truecue.metrics.spurious import own_columns
 from truecue.nets.classifier import Classifier
 
-SHARD = 2048
+SHARD = 512
 """Images between two points from which a killed run goes on."""
 _SCALE = 2048.0  # half precision keeps 11 bits, so that the remainder is as large as the feature
 _LARGEST = 65504.0  # in half precision

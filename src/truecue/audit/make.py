@@ -29,7 +29,7 @@ from truecue.engine.run import claim
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.ranking import is_small, rank
 from truecue.metrics.spurious import FEW, GroupRule, Importance, importance
-from truecue.nets.classifier import Classifier, save_classifier
+from truecue.nets.classifier import BUILT_FROM, Classifier, save_classifier
 from truecue.nets.pretrained import LastLayer, joined
 
 Cues = Callable[[str, ImageSet], Mapping[str, Tensor]]
@@ -69,7 +69,7 @@ def make_audit(
     """Find the features that a classifier may go by, and rank all images by them.
 
     Killed and called again with the same arguments, it goes on where it was: features are kept
-    shard by shard in the cache, and everything after them takes seconds. `measure` follows.
+    shard by shard in the cache, and everything after them takes seconds. `measure_gaps` follows.
 
     Args:
         folder: for all that is kept.
@@ -88,7 +88,7 @@ def make_audit(
         quiet: show no progress.
 
     Raises:
-        ConfigError: neither a model nor an encoder is given.
+        ConfigError: neither a model nor an encoder is given, or one was not made by `build`.
         DataError: a network does not fit the images, or the cues do not.
         RunMismatch: the folder holds an audit with other settings, images or networks.
         StorageError: something could not be written.
@@ -100,6 +100,8 @@ def make_audit(
     eyes = net if encoder is None else encoder
     if eyes is None:
         raise ConfigError("an audit needs a model, an encoder, or both")
+    for network in (net, encoder):
+        _check_card(network)
     if net is not None:
         check_fits(net, data.train)
     parts = data.parts()
@@ -109,7 +111,8 @@ def make_audit(
         "seed": seed,
         "settings": settings.to_dict(),
         "model": net and digest_of(net, head=True),
-        "encoder": encoder and digest_of(encoder, head=True),
+        # a head that will not be used is drawn anew each time that weights are loaded
+        "encoder": encoder and digest_of(encoder, head=maker.knows_classes(encoder)),
         "images": {name: digest_of_set(part) for name, part in parts.items()},
         "cues": cues is not None,
         "precision": device.precision,
@@ -137,7 +140,7 @@ class _Maker:
         self, net: Classifier | None, eyes: Classifier, cues: Cues | None, facts: dict[str, Any]
     ) -> Audit:
         stores = {name: self._encode(name, eyes) for name in self.parts}
-        own_head = eyes is net or self._knows_classes(eyes)
+        own_head = eyes is net or self.knows_classes(eyes)
         if not own_head:
             eyes = self._with_head(eyes, stores["train"].features)
         head = deepcopy(eyes.head).cpu()
@@ -187,7 +190,8 @@ class _Maker:
     def _encode(self, name: str, net: Classifier) -> Any:
         return encode(self.parts[name], net, self.device, what=name, quiet=self.quiet)
 
-    def _knows_classes(self, net: Classifier) -> bool:
+    def knows_classes(self, net: Classifier) -> bool:
+        """Whether a network's card names the classes of these images: its head is then used."""
         known = net.spec.get("extra", {}).get("classes")
         return known is not None and tuple(known) == self.classes
 
@@ -276,6 +280,20 @@ class _Maker:
                         " there; look at the rank correlation instead"
                     )
         return notes
+
+
+def _check_card(net: Classifier | None) -> None:
+    """Refuse a network that the audit could not be opened with again.
+
+    Raises:
+        ConfigError: it was not made by `build`.
+    """
+    absent = [] if net is None else [name for name in BUILT_FROM if name not in net.spec]
+    if absent:
+        raise ConfigError(
+            "an audit keeps its networks, and only those made by `build` can be loaded back; this"
+            f" one's spec does not say {', '.join(absent)}"
+        )
 
 
 def write_array(path: Path, array: npt.NDArray[Any]) -> None:

@@ -35,7 +35,7 @@ SUSPECTS = 0.1
 """Share of a class's images that are listed for review where its gap is negative."""
 
 
-def measure(
+def measure_gaps(
     audit: Audit, *, k: int | None = None, stats_from: StatsFrom = "own", seed: int = 0
 ) -> dict[str, Any]:
     """Measure a model's gaps on validation and test images, and write gaps.json.

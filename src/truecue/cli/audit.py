@@ -89,7 +89,7 @@ def audit(
     a person has judged it. Cut off and started again, it goes on where it was.
     """
     from truecue.audit.make import AuditSettings, make_audit
-    from truecue.audit.measure import measure
+    from truecue.audit.measure import measure_gaps
     from truecue.config import parse_assignments
     from truecue.errors import ConfigError
 
@@ -127,7 +127,9 @@ def audit(
     )  # fmt: skip
     if verdicts is not None:
         done.verdicts().read_csv(verdicts)
-    gaps = measure(done, k=k, stats_from="train" if stats_from == "train" else "own", seed=seed)
+    gaps = measure_gaps(
+        done, k=k, stats_from="train" if stats_from == "train" else "own", seed=seed
+    )
     if as_json:
         typer.echo(json.dumps({"audit": done.facts, "gaps": gaps}, indent=1))
     elif not quiet:
@@ -215,11 +217,12 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
     for pair in order[:ROWS]:
         f = pairs[pair]
         rows = [found[pair] for found in by_pair.values()]
+        gaps_shown = [_gap(row, whole=row is rows[-1]) for row in rows]
         verdict = judged[pair].verdict if pair in judged else "–"
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
-            "–" if f.share is None else f"{f.share:.0%}", *(_gap(row) for row in rows),
-            f"{rows[-1]['q']:.3f}" if "q" in rows[-1] else "–", verdict,
+            "–" if f.share is None else f"{f.share:.0%}", *gaps_shown,
+            _chance(rows[-1]), verdict,
         )  # fmt: skip
     console.print(table)
     if len(order) > ROWS:
@@ -246,8 +249,16 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
     console.print(f"Audit: {audit.folder} (audit.json, gaps.json)", soft_wrap=True, markup=False)
 
 
-def _gap(row: dict[str, Any]) -> str:
+def _chance(row: dict[str, Any]) -> str:
+    if "q" not in row:
+        return "–"
+    return f"{row['q']:.3f}" if row["q"] >= 0.001 else "<0.001"
+
+
+def _gap(row: dict[str, Any], *, whole: bool) -> str:
+    """A gap in points, with its interval where it is wanted whole."""
     if "gap" not in row:
         return "–"
     gap = row["gap"]
-    return f"{100 * gap['value']:+.0f} ({100 * gap['low']:+.0f} to {100 * gap['high']:+.0f})"
+    value, low, high = (f"{round(100 * gap[name]):+d}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})" if whole else value

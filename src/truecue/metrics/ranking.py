@@ -252,21 +252,33 @@ def _differences(hits: int, n: int, k: int) -> npt.NDArray[np.float64]:
 
 
 def _over_classes(hits: EndHits, draws: int, seed: int) -> tuple[Estimate, Estimate]:
-    k, low, high = (t.double().numpy() for t in (hits.k, hits.low, hits.high))
-    if not len(k):
+    k, low, high = (t.numpy() for t in (hits.k, hits.low, hits.high))
+    n = len(k)
+    if not n:
         nothing = Estimate(_NAN, _NAN, _NAN, 0)
         return nothing, nothing
     rng = np.random.default_rng(seed)
-    # images that are right or wrong, drawn with replacement: their number is binomial
-    again = rng.binomial(hits.k.numpy(), high / k, (draws, len(k)))
-    again = again - rng.binomial(hits.k.numpy(), low / k, (draws, len(k)))
+    (low_mean, low_all), (high_mean, high_all) = (_again(h, k, draws, rng) for h in (low, high))
 
     def estimate(value: float, drawn: npt.NDArray[Any]) -> Estimate:
         lower, upper = np.quantile(drawn, [0.025, 0.975])
-        return Estimate(float(value), float(lower), float(upper), len(k))
+        return Estimate(float(value), float(lower), float(upper), n)
 
-    macro = estimate(((high - low) / k).mean(), (again / k).mean(1))
-    return macro, estimate((high - low).sum() / k.sum(), again.sum(1) / k.sum())
+    macro = estimate(((high - low) / k).mean(), (high_mean - low_mean) / n)
+    return macro, estimate((high - low).sum() / k.sum(), (high_all - low_all) / k.sum())
+
+
+def _again(
+    hits: npt.NDArray[Any], k: npt.NDArray[Any], draws: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Accuracies and hits of ends, added up over classes, when images are drawn with replacement.
+
+    Of images that are right or wrong, the number of right ones drawn is binomial, and so is its sum
+    over ends of the same size and accuracy.
+    """
+    (size, right), m = np.unique(np.stack([k, hits]), axis=1, return_counts=True)
+    drawn = rng.binomial(size * m, right / size, (draws, len(m)))
+    return drawn @ (1 / size), drawn.sum(1)
 
 
 def rank_correlation(scores: Tensor, right: Tensor) -> float:

@@ -29,7 +29,7 @@ BLOCK = 1024
 used again, where that of larger blocks goes back to the system and comes back page by page."""
 FEW = 30
 """With fewer images of a class, the training images' statistics are used, and two ends mean little.
-Source: spuriosity rankings are made for hundreds of images of a class."""
+A rule of our own: the paper's classes have 50 images or more."""
 _HELD = 64  # blocks of a mapped file that are held in memory, 256 MiB of 2,048 features
 _CONSTANT = 1e-8  # times max(1, |mean|): a feature that varies less does not order images
 

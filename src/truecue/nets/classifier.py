@@ -18,7 +18,8 @@ from truecue.errors import ConfigError, DataError
 from truecue.nets.corrected import CorrectedHead
 
 _FORMAT = 1
-_BUILT_FROM = ("arch", "channels", "size", "n_classes", "n_features", "norm")
+BUILT_FROM = ("arch", "channels", "size", "n_classes", "n_features", "norm")
+"""Entries of a spec that a network is built from again."""
 
 
 class Classifier(nn.Module):
@@ -178,7 +179,7 @@ def load_classifier(path: Path) -> Classifier:
 
 def built_from(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of a card that `build` takes, by the names of its arguments."""
-    return {name: spec[name] for name in _BUILT_FROM}
+    return {name: spec[name] for name in BUILT_FROM}
 
 
 def read_card(card: Path) -> dict[str, Any]:
@@ -202,7 +203,7 @@ def read_card(card: Path) -> dict[str, Any]:
         raise DataError(
             f"{card} has format {spec.get('format')!r}, and this version reads {_FORMAT}"
         )
-    absent = [name for name in _BUILT_FROM if name not in spec]
+    absent = [name for name in BUILT_FROM if name not in spec]
     if absent:
         raise DataError(f"{card} does not say {', '.join(absent)}; save the model again")
     return spec

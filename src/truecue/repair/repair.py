@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit
 from truecue.audit.features import Store
-from truecue.audit.measure import measure, verdicts_digest
+from truecue.audit.measure import measure_gaps, verdicts_digest
 from truecue.config import suggest
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
@@ -346,7 +346,7 @@ def _bring_up_to_date(audit: Audit) -> None:
     except DataError:
         gaps = {}
     if gaps.get("answers", {}).get("digest") != verdicts_digest(audit.verdicts().aggregate()):
-        measure(
+        measure_gaps(
             audit, k=gaps.get("k"), stats_from=gaps.get("stats_from", "own"),
             seed=gaps.get("seed", 0),
         )  # fmt: skip
