@@ -110,3 +110,11 @@ def test_a_folder_without_audit_or_verdicts(cli, tmp_path: Path) -> None:
     status, _, error = cli("repair", out, *CPU)
     assert status == 2
     assert "has been judged: a repair goes by what people say is spurious" in error
+
+
+def test_an_audit_that_does_not_know_its_images(cli, audited: Path) -> None:
+    text = (audited / "run.toml").read_text()
+    (audited / "run.toml").write_text(text.replace('data = "gratings"\n', ""))
+    status, _, error = cli("repair", audited, *CPU)
+    assert status == 2
+    assert "it was made in Python. Repair it there, too" in error

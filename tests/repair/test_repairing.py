@@ -14,7 +14,7 @@ from truecue.audit.audit import Audit
 from truecue.audit.make import make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.audit.verdicts import Judgement
-from truecue.data.sets import Splits
+from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.ranking import end_hits, rank
@@ -262,14 +262,26 @@ def test_classes_that_are_too_small(data: Splits, net: Classifier, tmp_path: Pat
     small = Splits(data.train, data.val.select(few), data.test)
     audit = make_audit(tmp_path / "small", small, net, device=CPU)
     judge(audit, (0, 2))
-    with pytest.raises(DataError, match=r"no class can be repaired: .*\(one 3\)"):
+    with pytest.raises(DataError, match=r"no class can be repaired: .*\(one has 2000 and 3\)"):
         repair_audit(audit, small, device=CPU)
     judge(audit, (1, 3))
     told = repair_audit(audit, small, methods=["low"], seeds=[0], device=CPU)
     assert [row["class"] for row in told["repaired"]] == [1]
-    assert told["notes"][0] == "Left out, for fewer than four validation images: one"
+    assert told["notes"][0].endswith("fewer than two training or four validation images: one")
     assert "fewer than 30 for two" in told["notes"][1]
     assert told["before"]["val"]["groups"] is None
+
+    # a feature that is the same everywhere does not order images
+    def flat(_: str, part: ImageSet) -> dict[str, torch.Tensor]:
+        return {"nothing": torch.zeros(len(part))}
+
+    audit = make_audit(tmp_path / "flat", data, net, cues=flat, device=CPU)
+    judge(audit, (0, 4))
+    with pytest.raises(DataError, match="the spurious features of one do not vary"):
+        repair_audit(audit, data, device=CPU)
+    judge(audit, (1, 3))
+    told = repair_audit(audit, data, methods=["low"], seeds=[0], device=CPU)
+    assert told["notes"] == ["Left out, as their spurious features do not vary: one"]
 
     none = Splits(data.train, None, data.test)
     audit = make_audit(tmp_path / "none", none, net, device=CPU)
@@ -302,6 +314,20 @@ def test_the_page_says_when_the_baseline_does_as_well(told: dict):
     assert said.endswith("but random tuning did as well")
     assert tone == "unclear"
     assert next_steps(other)[0].text.startswith("Random images narrow the gap as far")
+
+
+def test_the_page_says_when_the_halves_disagree(told: dict):
+    other = json.loads(json.dumps(told))
+    run = other["methods"]["low"]["runs"][0]
+    run |= {"chosen": 0, "reached": True}
+    run["log"] = [run["log"][0] | {"gap": 0.01}]
+    said, tone = headline(other)
+    old = f"{100 * told['before']['val']['gap']['value']:+.1f}"
+    assert f"+1.0 points, is within 5, but on images that nothing was chosen by it is {old}" in said
+    assert tone == "unclear"
+    commands = [step.command for step in next_steps(other)]
+    assert commands[0] == f"truecue repair {told['audit']} --set target=0"
+    assert not any("audit" in command.split() for command in commands)
 
 
 def test_the_page_says_when_nothing_could_be_kept(told: dict):

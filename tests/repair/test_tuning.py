@@ -102,14 +102,25 @@ def test_drawn_images_take_the_given_ones_first():
     assert drawn(y, torch.tensor([0, 1000]), 0).sort().values.tolist() == list(range(1, 100, 2))
 
 
-def test_halves_are_of_each_class_and_disjoint():
+def test_halves_are_of_each_class_disjoint_and_alike():
     y = torch.tensor([0] * 9 + [1] * 4 + [2])
-    select, test = halves(y, 3, 5)
+    scores = torch.arange(14).double().where(y != 1, torch.nan)
+    select, test = halves(y, scores, 3, 5)
     assert sorted([*select.tolist(), *test.tolist()]) == list(range(14))
     assert torch.bincount(y[select]).tolist() == [5, 2, 1]
     assert torch.bincount(y[test]).tolist() == [4, 2]
-    assert torch.equal(halves(y, 3, 5)[0], select)
-    assert not torch.equal(halves(y, 3, 6)[0], select)
+    assert torch.equal(halves(y, scores, 3, 5)[0], select)
+    assert not torch.equal(halves(y, scores, 3, 6)[0], select)
+
+    # of any two neighbours one is on either side, and it is chance which
+    many, scores = torch.zeros(1000, dtype=torch.int64), torch.randn(1000).double()
+    order = scores.argsort()
+    select, _ = halves(many, scores, 1, 0)
+    side = torch.zeros(1000, dtype=torch.int64)
+    side[select] = 1
+    pairs = side[order].view(-1, 2)
+    assert bool((pairs.sum(1) == 1).all())
+    assert 200 < int(pairs[:, 0].sum()) < 300
 
 
 # --- the reference simulation

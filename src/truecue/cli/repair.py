@@ -93,8 +93,14 @@ def repair(
 def _images(folder: Path, root: Path | None, *, quiet: bool) -> tuple[Splits, dict[str, Any]]:
     """The images that were audited, and where they come from."""
     from truecue.config import read_toml
+    from truecue.errors import DataError
 
     asked = read_toml(folder / "run.toml").get("asked", {})
+    if "data" not in asked:
+        raise DataError(
+            f"{folder} does not say where its images come from: it was made in Python. Repair it"
+            " there, too, by truecue.repair_audit"
+        )
     suite = o.suite_again(asked)
     facts = {"data": asked.get("data"), "settings": suite.to_dict(), "command": o.command()}
     return o.load(suite, root, int(asked.get("seed", 0)), quiet=quiet), facts
@@ -106,7 +112,7 @@ def _show(told: dict[str, Any], page: Path) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from truecue.report.repair_words import between, headline, next_steps, signed
+    from truecue.report.repair_words import headline, next_steps
 
     console = Console(highlight=False)
     for part, title in (("val", "Validation images that nothing was chosen by"), ("test", "Test")):
@@ -120,7 +126,7 @@ def _show(told: dict[str, Any], page: Path) -> None:
         for name, parts in rows.items():
             found = parts[part]
             shares = [_share(found[key]) for key in ("accuracy", "low", "high")]
-            gap = f"{signed(found['gap']['value'])} ({between(found['gap'])})"
+            gap = _gap(found["gap"])
             group = [_share(found["groups"]["worst_group"])] if worst else []
             table.add_row(name, *shares, gap, *group)
         console.print(table)
@@ -136,3 +142,10 @@ def _show(told: dict[str, Any], page: Path) -> None:
 
 def _share(found: dict[str, Any]) -> str:
     return "–" if found["value"] is None else f"{found['value']:.1%}"
+
+
+def _gap(found: dict[str, Any]) -> str:
+    if found["value"] is None:
+        return "–"
+    value, low, high = (100 * found[key] for key in ("value", "low", "high"))
+    return f"{value:+.0f} ({low:+.0f} to {high:+.0f})"

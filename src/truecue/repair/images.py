@@ -42,11 +42,15 @@ def drawn(y: Tensor, sizes: Tensor, seed: int, first: Tensor | None = None) -> T
     return lowest(rank(key, y, len(sizes)), sizes)
 
 
-def halves(y: Tensor, n_classes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split images at random, half of each class to either side.
+def halves(y: Tensor, scores: Tensor, n_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Split images at random, half of each class to either side, alike in their scores.
+
+    Neighbours in a class's ranking are paired, and chance says which of a pair goes where: the few
+    images at the low end that lack the cue would otherwise often all fall into one half.
 
     Args:
         y: int64 [n], labels.
+        scores: floating [n], spuriosity; classes of images with nan are split without regard to it.
         n_classes: number of classes.
         seed: of the split.
 
@@ -54,7 +58,15 @@ def halves(y: Tensor, n_classes: int, seed: int) -> tuple[Tensor, Tensor]:
         Positions to choose by and to measure by, both ascending; of an odd class the first has one
         more.
     """
+    rng = torch.Generator().manual_seed(seed)
+    chance = torch.rand(len(y), generator=rng, dtype=torch.float64)
+    ranking = rank(torch.where(scores.isnan(), chance, scores.double()), y, n_classes)
     counts = torch.bincount(y, minlength=n_classes)
+    of = y[ranking.order]
+    place = torch.arange(len(y)) - ranking.starts[of]
+    coin = torch.randint(2, (len(y),), generator=rng)[ranking.starts[of] + place // 2]
+    alone = place == counts[of] - 1
+    first = (place % 2 == coin) | (alone & (place % 2 == 0))
     chosen = torch.zeros(len(y), dtype=torch.bool)
-    chosen[drawn(y, (counts + 1) // 2, seed)] = True
+    chosen[ranking.order[first]] = True
     return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)

@@ -63,8 +63,9 @@ def repair_audit(
 ) -> dict[str, Any]:
     """Repair the audited model by the verdicts, measure it, and write models and numbers.
 
-    Validation images are split at random within each class: epochs are chosen on one half, and
-    models are measured on the other and on the test images. Bias labels, where there are any, are
+    Validation images are split at random within each class, neighbours in its ranking to different
+    halves: epochs are chosen on one half, and models are measured on the other and on the test
+    images. Bias labels, where there are any, are
     used to measure and for nothing else.
 
     Args:
@@ -101,7 +102,7 @@ def repair_audit(
     spurious = _spurious(audit)
     audit.check(data)
     _bring_up_to_date(audit)
-    bench = _Bench(audit, data, settings, seeds[0], device or Device(), quiet=quiet)
+    bench = _Bench(audit, data, spurious, settings, seeds[0], device or Device(), quiet=quiet)
     before = {name: right(bench.net.head, part) for name, part in bench.parts.items()}
     found: dict[str, Any] = {}
     nets: dict[MethodName, nn.Linear] = {}
@@ -155,8 +156,8 @@ class _Bench:
     """The audited model, and the images that it is tuned, chosen and measured on."""
 
     def __init__(
-        self, audit: Audit, data: Splits, settings: TuneSettings, seed: int, device: Device, *,
-        quiet: bool,
+        self, audit: Audit, data: Splits, spurious: Mapping[int, set[int]],
+        settings: TuneSettings, seed: int, device: Device, *, quiet: bool,
     ):  # fmt: skip
         self.audit, self.settings, self.seed, self.device = audit, settings, seed, device
         self.net = audit.model()
@@ -168,15 +169,14 @@ class _Bench:
         self.train: Store = stores["train"]
         self.y = audit.labels("train")
         y_val, s_val = audit.labels("val"), audit.spuriosity("val")
-        ids = dict(zip(("select", "val"), halves(y_val, n, derive(seed, "repair", "halves")),
-                       strict=True))  # fmt: skip
+        both = halves(y_val, s_val, n, derive(seed, "repair", "halves"))
+        ids = dict(zip(("select", "val"), both, strict=True))
         self.order = audit.ranking("train")
         usable = self.order.starts.diff() >= 2
-        scored = usable.clone()
         for part in ids.values():
             counts = rank(s_val[part], y_val[part], n).starts.diff()
             usable &= counts >= 2
-        self._tell_small(scored, usable, y_val)
+        self._tell(sorted(spurious), usable, y_val)
         self.counts = end_sizes(self.order.starts.diff(), settings.k) * usable
         ids["test"] = torch.arange(len(data.test))
         mask, self.parts = aligned_mask(data), {}
@@ -189,24 +189,30 @@ class _Bench:
             self.parts[name] = Part(stores[split].rows(rows), images, ranking, bias, mask)
         self.select = self.parts.pop("select")
 
-    def _tell_small(self, scored: Tensor, usable: Tensor, y_val: Tensor) -> None:
+    def _tell(self, judged: list[int], usable: Tensor, y_val: Tensor) -> None:
         """Say which classes are left out, or refuse where none is left."""
-        names = self.audit.classes
-        small = [names[c] for c in (scored & ~usable).nonzero().flatten().tolist()]
+        names, ranked = self.audit.classes, self.order.starts.diff()
+        counts = torch.bincount(y_val, minlength=len(names)).tolist()
+        constant = [names[c] for c in judged if not ranked[c]]
+        small = [c for c in judged if ranked[c] and not usable[c]]
         if not bool(usable.any()):
-            few = torch.bincount(y_val, minlength=len(names)).tolist()
-            said = ", ".join(f"{name} {n}" for name, n in zip(names, few, strict=True)
-                             if name in small) or "no class is ranked"  # fmt: skip
+            said = [f"the spurious features of {name} do not vary" for name in constant]
+            said += [f"{names[c]} has {int(ranked[c])} and {counts[c]}" for c in small]
             raise DataError(
                 "no class can be repaired: each needs two training images, and four validation"
-                f" images, half of them to choose an epoch by and half to measure by ({said})"
+                " images, half of them to choose an epoch by and half to measure by"
+                f" ({'; '.join(said)})"
+            )
+        if constant:
+            self.notes.append(
+                f"Left out, as their spurious features do not vary: {', '.join(constant)}"
             )
         if small:
             self.notes.append(
-                f"Left out, for fewer than four validation images: {', '.join(small)}"
+                "Left out, for fewer than two training or four validation images:"
+                f" {', '.join(names[c] for c in small)}"
             )
-        counts = torch.bincount(y_val, minlength=len(names)) // 2
-        few = [names[c] for c in (usable & (counts < FEW)).nonzero().flatten().tolist()]
+        few = [names[c] for c in judged if usable[c] and counts[c] // 2 < FEW]
         if few:
             self.notes.append(
                 f"Half of the validation images are fewer than {FEW} for {', '.join(few)}: epochs"

@@ -41,11 +41,14 @@ def headline(told: Mapping[str, Any]) -> tuple[str, str]:
     run = found["runs"][0]
     if name in TUNED and run["chosen"] == 0:
         if run["reached"]:
-            target, gap = 100 * told["settings"]["target"], signed(run["log"][0]["gap"])
+            target, gap = told["settings"]["target"], signed(run["log"][0]["gap"])
+            said = f"the gap by which epochs are chosen, {gap} points, is within {100 * target:g}"
+            if abs(old) <= target:
+                return f"Nothing to repair: {said} already, and the model is as it was", "good"
             return (
-                f"Nothing to repair: the gap by which epochs are chosen, {gap} points, is within"
-                f" {target:g} already, and the model is as it was"
-            ), "good"
+                f"The model is as it was: {said}, but on images that nothing was chosen by it is"
+                f" {signed(old)}"
+            ), "unclear"
         return (
             f"{found['title']} found no epoch with a smaller gap that keeps the accuracy; the model"
             " is as it was"
@@ -97,6 +100,15 @@ def next_steps(told: Mapping[str, Any]) -> list[Step]:
                 " that help. Look at the rankings and the verdicts again."
             )
         )
+    kept = name in TUNED and run["chosen"] == 0
+    if kept and run["reached"]:
+        steps.append(
+            Step(
+                "Few images decide about the gap by which epochs are chosen. Tune all the same, for"
+                " the smallest gap, and see whether the other images agree:",
+                shlex.join([*again, "--set", "target=0"]),
+            )
+        )
     if name in TUNED and not run["reached"]:
         more = {"tol": min(1.0, round(2 * settings["tol"], 6)), "epochs": 5 * settings["epochs"]}
         words = [w for k, v in more.items() for w in ("--set", f"{k}={v:g}")]
@@ -122,6 +134,8 @@ def next_steps(told: Mapping[str, Any]) -> list[Step]:
                  shlex.join([*again, "--method", "low", "--method", "spufix"]))
         )  # fmt: skip
     data, model = str(told["facts"].get("data") or "DATA"), f"{told['folder']}/{found['model']}"
+    if kept:
+        return steps
     steps.append(
         Step(
             "Audit the repaired model: without this cue it may go by another one:",
