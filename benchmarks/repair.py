@@ -106,11 +106,13 @@ def draw(audit: Audit, data: Splits, device: Device, folder: Path) -> None:
         (pictures / name).write_bytes(picture)
         label = audit.classes[f.class_index]
         rows.append(("me", label, f.class_index, f.feature, f.rank, "", "", ""))
-    with (folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
-    print(f"{len(rows)} pictures in {pictures}; fill in {folder / 'answers.csv'}")
+    answers = folder / "answers.csv"
+    if not answers.exists():  # somebody may have filled it in
+        with answers.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+    print(f"{len(rows)} pictures in {pictures}; fill in {answers}")
 
 
 def summary(told: dict[str, Any], audit: Audit) -> dict[str, Any]:
