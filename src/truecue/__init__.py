@@ -94,8 +94,11 @@ if TYPE_CHECKING:
     from truecue.nets.vae import build_vae as build_vae
     from truecue.nets.vae import load_vae as load_vae
     from truecue.nets.vae import save_vae as save_vae
+    from truecue.repair.repair import repair_audit as repair_audit
+    from truecue.repair.tune import TuneSettings as TuneSettings
     from truecue.report.bias_page import write_bias_page as write_bias_page
     from truecue.report.rank_page import write_rank_page as write_rank_page
+    from truecue.report.repair_page import write_repair_page as write_repair_page
 
 __version__ = _version("truecue")
 
@@ -165,6 +168,7 @@ _HOMES = {
     "Suite": "data.suites.base",
     "Trained": "api",
     "TruecueError": "errors",
+    "TuneSettings": "repair.tune",
     "UTKFace": "data.suites.utkface",
     "Uses": "methods.base",
     "Verdicts": "audit.verdicts",
@@ -174,6 +178,7 @@ _HOMES = {
     "compare_ranks": "audit.rank",
     "build_vae": "nets.vae",
     "load_vae": "nets.vae",
+    "repair_audit": "repair.repair",
     "save_vae": "nets.vae",
     "evaluate": "api",
     "file_columns": "audit.filedata",
@@ -186,6 +191,7 @@ _HOMES = {
     "train": "api",
     "write_bias_page": "report.bias_page",
     "write_rank_page": "report.rank_page",
+    "write_repair_page": "report.repair_page",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604

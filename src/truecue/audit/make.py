@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -142,14 +143,13 @@ class _Maker:
         own_head = eyes is net or self.knows_classes(eyes)
         if not own_head:
             eyes = self._with_head(eyes, stores["train"].features)
-        head = eyes.head
-        weight, bias = (p.detach().cpu() for p in (head.weight, head.bias))
-        grouped = {name: predict(store, weight, bias) for name, store in stores.items()}
+        head = deepcopy(eyes.head).cpu()
+        weight, bias = head.weight.detach(), head.bias.detach()
+        grouped = {name: predict(store, head) for name, store in stores.items()}
         predicted = grouped
         if net is not None and net is not eyes:
-            head = net.head
-            own = [p.detach().cpu() for p in (head.weight, head.bias)]
-            predicted = {name: predict(self._encode(name, net), *own) for name in self.parts}
+            head = deepcopy(net.head).cpu()
+            predicted = {name: predict(self._encode(name, net), head) for name in self.parts}
         train = self.parts["train"]
         found = importance(
             stores["train"].features, train.y, weight, bias,

@@ -198,13 +198,18 @@ def _mean(gaps: dict[int, Gap], end: str) -> float | None:
 def _answers(judged: Aggregate) -> dict[str, Any]:
     """What the gaps rest on: how many verdicts of each kind, and a short text that tells them."""
     kinds = [pair.verdict for pair in judged.pairs.values()]
-    told = json.dumps(sorted((c, sorted(f)) for c, f in judged.spurious().items()))
     return {
         "pairs": len(kinds),
         **{kind: kinds.count(kind) for kind in ("core", "spurious", "undecided")},
         "fleiss": _finite(judged.fleiss),
-        "digest": hashlib.blake2b(told.encode(), digest_size=8).hexdigest(),
+        "digest": verdicts_digest(judged),
     }
+
+
+def verdicts_digest(judged: Aggregate) -> str:
+    """A short text that changes when what is spurious does."""
+    told = json.dumps(sorted((c, sorted(f)) for c, f in judged.spurious().items()))
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 def _finite(value: float) -> float | None:

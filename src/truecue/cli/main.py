@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from truecue.cli import audit, bench, data, evaluate, lists, pictures, rank, train
+from truecue.cli import audit, bench, data, evaluate, lists, pictures, rank, repair, train
 from truecue.errors import Interrupted, TruecueError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(audit.audit)
 app.command()(rank.rank)
+app.command()(repair.repair)
 app.add_typer(lists.methods, name="methods")
 app.add_typer(lists.suites, name="suites")
 app.add_typer(data.app, name="data")

@@ -230,7 +230,6 @@ def _of_model(
 
 def _suite(asked: dict[str, Any], data: str | None, changes: dict[str, Any]) -> Suite:
     """The run's suite with the run's settings, or the one that the user names."""
-    from truecue.data.suites import suite_named, suite_names
     from truecue.data.suites.folder import Folder
 
     if data is not None:
@@ -238,6 +237,4 @@ def _suite(asked: dict[str, Any], data: str | None, changes: dict[str, Any]) -> 
         if isinstance(suite, Folder) and "size" not in changes:
             suite = suite.override({"size": asked.get("data_settings", {}).get("size", suite.size)})
         return suite
-    name = str(asked.get("data"))
-    kind = suite_named(name) if name in suite_names() else Folder
-    return kind(**asked.get("data_settings", {})).override(changes)
+    return o.suite_again(asked, changes)
