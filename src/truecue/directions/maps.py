@@ -39,9 +39,9 @@ class DirectionMap(nn.Module, ABC):
         self.settle()
         was = self.training
         self.eval()
-        rows: Tensor = self(torch.eye(self.k, device=self._device))
+        rows: Tensor = self(torch.eye(self.k, device=self._device)).clone()
         self.train(was)
-        return rows.detach().clone()
+        return rows
 
     @property
     def _device(self) -> torch.device:
@@ -70,7 +70,8 @@ class Projected(Linear):
         shift = super().forward(eps)
         length = shift.norm(dim=1, keepdim=True)
         safe = torch.where(length > 0, length, torch.ones_like(length))
-        return shift * (eps.norm(dim=1, keepdim=True) / safe)
+        scaled: Tensor = shift * (eps.norm(dim=1, keepdim=True) / safe)
+        return scaled
 
 
 class Ortho(Linear):

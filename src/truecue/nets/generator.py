@@ -174,7 +174,7 @@ class PlainGenerator(Generator):
         if self.first:
             layers = [_named(self.net, name) for name in self.first]
         else:
-            layers = [m for m in self.net.modules() if isinstance(m, _WEIGHTED)][:1]
+            layers = _weighted(self.net)[:1]
         return [linear_map(layer, self.dim) for layer in layers]
 
     def _about(self) -> tuple[Any, ...]:
@@ -238,9 +238,8 @@ class StyleGenerator(Generator):
         self._freeze()
         rng = torch.Generator().manual_seed(derive(seed, "centre of truncation"))
         with torch.no_grad():
-            self.register_buffer(
-                "centre", mapping(torch.randn(CENTRE, latent, generator=rng)).mean(0)
-            )
+            mapped = mapping(torch.randn(CENTRE, latent, generator=rng))
+        self.register_buffer("centre", mapped.mean(0))
 
     def to_space(self, z: Tensor) -> Tensor:
         """W of latents, before truncation; latents themselves where directions live there."""
@@ -264,7 +263,7 @@ class StyleGenerator(Generator):
     def first_linear_maps(self) -> list[Tensor]:
         """Of the layers from w to styles; in z, of the mapping's first layer."""
         if self.space == "z":
-            found = [m for m in self.mapping.modules() if isinstance(m, nn.Linear)][:1]
+            found = _weighted(self.mapping)[:1]
         elif self.styles:
             found = [_named(self.synthesis, name) for name in self.styles]
         else:
@@ -342,8 +341,7 @@ class PairedGenerator(Generator):
 
     def first_linear_maps(self) -> list[Tensor]:
         """Of the decoder's first layer."""
-        layers = [m for m in self.decoder.modules() if isinstance(m, _WEIGHTED)]
-        return [linear_map(layers[0], self.dim)]
+        return [linear_map(_weighted(self.decoder)[0], self.dim)]
 
 
 @torch.no_grad()
@@ -419,6 +417,10 @@ def normed(z: Tensor) -> Tensor:
 def as_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] as uint8; what overshoots is cut off."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def _weighted(net: nn.Module) -> list[nn.Module]:
+    return [m for m in net.modules() if isinstance(m, _WEIGHTED)]
 
 
 def _named(net: nn.Module, name: str) -> nn.Module:

@@ -50,7 +50,8 @@ class ShapesGenerator(Generator):
 
     def factors(self, u: Tensor) -> Tensor:
         """The factors [n, 7], each in [0, 1], of latents [n, d]."""
-        return torch.special.ndtr(u @ self.axes.T)
+        factors: Tensor = torch.special.ndtr(u @ self.axes.T)
+        return factors
 
     def render(self, u: Tensor, shift: Tensor | None = None) -> Tensor:
         """Images [n, 3, size, size] of latents [n, d]."""
@@ -72,7 +73,8 @@ class ShapesGenerator(Generator):
         phases = torch.arange(3, device=factors.device).view(3, 1, 1) / 3
         wheel = 0.5 + 0.5 * torch.cos(2 * math.pi * (0.8 * hue[:, None] + phases))
         ground = (0.1 + 0.5 * back)[:, None]
-        return ground + inside[:, None] * (wheel - ground)
+        images: Tensor = ground + inside[:, None] * (wheel - ground)
+        return images
 
     def first_linear_maps(self) -> list[Tensor]:
         """The seven directions."""
