@@ -26,7 +26,7 @@ MOST_FEATURES = 8192
 """Features of an early layer that GANSpace works on; larger maps are averaged down first."""
 
 
-def find(how: FinderName, generator: Generator, k: int, seed: int = 0) -> Directions:
+def find_directions(how: FinderName, generator: Generator, k: int, seed: int = 0) -> Directions:
     """Directions by the name of a finder, with its default settings.
 
     Args:

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from truecue.atomic import atomic
 from truecue.data.sets import ImageSet
-from truecue.directions.directions import Directions
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
 from truecue.errors import ConfigError, DataError
+from truecue.metrics.retrieval import average_precision, precision_at_k
 from truecue.nets.generator import Generator, as_uint8
 from truecue.nets.scorer import Scorer
+from truecue.seeds import derive
 
 _FORMAT = 1
 
@@ -132,10 +133,7 @@ def score(
     return Index(found, tuple(names) or tuple(map(str, range(scorer.k))), images.names)
 
 
-def generated(
-    scorer: Scorer, generator: Generator, directions: Directions, device: Device, n: int = 1000,
-    seed: int = 0,
-) -> Tensor:  # fmt: skip
+def generated(scorer: Scorer, generator: Generator, n: int = 1000, seed: int = 0) -> Tensor:
     """Scores [n, k] of generated images, to compare real ones with: a scorer may drift on those."""
     made = []
     with torch.no_grad():
@@ -143,7 +141,6 @@ def generated(
             codes = generator.codes(min(250, n - start), seed, "scores", i)
             pictures = as_uint8(generator(codes))
             made.append(scorer.score(pictures).float().cpu())
-    del directions, device
     return torch.cat(made)
 
 
@@ -170,3 +167,39 @@ def retrieve(
     apart = torch.cdist(query[:, chosen].double(), pool[:, chosen].double(), p=1)
     distance, order = apart.sort(dim=1, stable=True)
     return order[:, :top], distance[:, :top]
+
+
+def by_class(
+    index: Index, columns: Sequence[int], y: Tensor, seed: int = 0, most: int = 500
+) -> dict[str, Any]:
+    """How often images that are near by a direction are of the query's class.
+
+    Args:
+        index: of n images.
+        columns: directions, each used by itself, and then all together.
+        y: int64 [n], classes.
+        seed: of the choice of queries.
+        most: queries.
+
+    Returns:
+        For each direction and for all together: `precision` at 5 and `average_precision`, means
+        over queries, the query itself left out; and `chance`, the precision of a random order.
+    """
+    rng = torch.Generator().manual_seed(derive(seed, "queries"))
+    chosen = torch.randperm(len(y), generator=rng)[:most]
+    pool, rows = index.calibrated, []
+    uses = [([c], index.names[c]) for c in columns]
+    uses += [(list(columns), "together")] if len(columns) > 1 else []
+    for used, name in uses:
+        order, _ = retrieve(pool, pool[chosen], used, len(pool))
+        others = order[order != chosen[:, None]].view(len(chosen), -1)
+        wanted = y[others] == y[chosen][:, None]
+        found = average_precision(wanted)
+        rows.append({
+            "name": name,
+            "precision": float(precision_at_k(wanted, 5).mean()),
+            "average_precision": float(found.nanmean()),
+        })  # fmt: skip
+    same = (y[:, None] == y[chosen]).double().sum(0) - 1
+    return {"queries": len(chosen), "directions": rows,
+            "chance": float((same / max(len(y) - 1, 1)).mean())}  # fmt: skip
