@@ -37,8 +37,8 @@ Where = Annotated[
 Target = Annotated[Path, typer.Option("--out", help="Folder for all that is written.")]
 Draws = Annotated[int, typer.Option("--seed", help="Of codes, steps and initialisation.")]
 Reach = Annotated[
-    float | None,
-    typer.Option("--step", min=0, help="The longest step; default: by the space and its length."),
+    float,
+    typer.Option("--step", help="The longest step in the pictures."),
 ]
 Columns = Annotated[int, typer.Option("--columns", min=3, help="Pictures in a row, odd.")]
 Starts = Annotated[int, typer.Option("--starts", min=1, help="Codes to begin from.")]
@@ -115,7 +115,8 @@ def refine(
     out: Target,
     sets: o.Sets = None,
     seed: Draws = 0,
-    columns: Columns = 5,
+    step: Reach = 3.0,
+    columns: Columns = 7,
     starts: Starts = 3,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
@@ -149,7 +150,7 @@ def refine(
     accuracy = found.measured.accuracy.tolist()
     said = [f"{a:.0%} ordered" for a in accuracy]
     first, second = (
-        _traversal(made, d, found.report["step"], columns, starts, seed, about)
+        _traversal(made, d, step, columns, starts, seed, about)
         for d, about in ((found.before, [""] * len(said)), (found.directions, said))
     )
     facts = _facts(made, found.directions, compute, seed) | {"step": found.report["step"]}
@@ -170,7 +171,7 @@ def traverse(
     generator: Which,
     chosen: Where,
     out: Target,
-    step: Reach = None,
+    step: Reach = 3.0,
     columns: Columns = 9,
     starts: Starts = 3,
     seed: Draws = 0,
@@ -187,15 +188,14 @@ def traverse(
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
     check_fit(found, made)
-    reach = 3.0 if step is None else step
-    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), reach)
+    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
     said = [
         f"change {c:.2f}" if seen else "invisible"
         for c, seen in zip(change.tolist(), visible.tolist(), strict=True)
     ]
-    shown = _traversal(made, found, reach, columns, starts, seed, said)
+    shown = _traversal(made, found, step, columns, starts, seed, said)
     values = {"change": change.tolist(), "visible": visible.tolist(), **found.to_dict()}
-    facts = _facts(made, found, compute, seed) | {"step": reach}
+    facts = _facts(made, found, compute, seed) | {"step": step}
     page = write_traversal(shown, out, facts, values)
     if not quiet:
         hidden = [n for n, seen in zip(found.names, visible.tolist(), strict=True) if not seen]

@@ -75,6 +75,7 @@ def write_traversal(
         "headline": (f"What {len(shown.names)} directions do to an image", "unclear"),
         "lead": "Each row moves one code along one direction; the framed picture is where it"
         " starts. A good direction changes one thing, the same from every start.",
+        "columns": [signed(s) for s in shown.steps],
         "by_start": by_start(shown),
         "by_direction": by_direction(shown),
     }
@@ -118,6 +119,7 @@ def write_refined(
         " easier to tell. No labels were used.",
         "warnings": report["warnings"],
         "pairs": list(zip(strips(before, 0), strips(after, 0), strict=True)),
+        "columns": [signed(s) for s in after.steps],
         "by_start": by_start(after),
         "by_direction": by_direction(after),
         "panels": [
@@ -222,7 +224,7 @@ def bars(accuracy: Sequence[float]) -> str:
 
 def signed(step: float) -> str:
     """A step as a column's name."""
-    return "start" if step == 0 else f"{step:+.2g}".replace("-", "\u2212")
+    return "start" if step == 0 else f"{step:+.3g}".replace("-", "\u2212")
 
 
 def _strip(name: str, about: str, images: Tensor) -> Strip:
