@@ -147,13 +147,14 @@ def refine(
         return
     found.directions.save(out)
     save_scorer(found.scorer, out, {"names": list(found.directions.names)})
-    accuracy = found.measured.accuracy.tolist()
-    said = [f"{a:.0%} ordered" for a in accuracy]
+    best_first = found.measured.accuracy.argsort(descending=True, stable=True)
+    said = [f"{a:.0%} ordered" for a in found.measured.accuracy[best_first].tolist()]
     first, second = (
-        _traversal(made, d, step, columns, starts, seed, about)
+        _traversal(made, d.select(best_first), step, columns, starts, seed, about)
         for d, about in ((found.before, [""] * len(said)), (found.directions, said))
     )
-    facts = _facts(made, found.directions, compute, seed) | {"step": found.report["step"]}
+    reach = f"{found.report['step']:.3g} in training, {step:g} in the pictures"
+    facts = _facts(made, found.directions, compute, seed) | {"step": reach}
     page = write_refined(first, second, found.report, out, facts)
     if not quiet:
         for row in found.report["directions"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -124,6 +124,9 @@ class Generator(nn.Module, ABC):
 
     def _freeze(self) -> None:
         self.requires_grad_(False).eval()
+        for held in self.parameters():  # which may be on a device already
+            self.register_buffer("_place", torch.zeros((), device=held.device), persistent=False)
+            break
 
 
 class PlainGenerator(Generator):
@@ -238,7 +241,7 @@ class StyleGenerator(Generator):
         self._freeze()
         rng = torch.Generator().manual_seed(derive(seed, "centre of truncation"))
         with torch.no_grad():
-            mapped = mapping(torch.randn(CENTRE, latent, generator=rng))
+            mapped = mapping(torch.randn(CENTRE, latent, generator=rng).to(self.device))
         self.register_buffer("centre", mapped.mean(0))
 
     def to_space(self, z: Tensor) -> Tensor:
@@ -345,7 +348,7 @@ class PairedGenerator(Generator):
 
 
 @torch.no_grad()
-def linear_map(layer: Callable[[Tensor], Tensor], dim: int) -> Tensor:
+def linear_map(layer: nn.Module, dim: int) -> Tensor:
     """The matrix of a linear layer on codes, with one row for each of its outputs.
 
     A layer of convolutions sees the code as a map of one pixel. The bias is left out.
@@ -360,8 +363,8 @@ def linear_map(layer: Callable[[Tensor], Tensor], dim: int) -> Tensor:
     Raises:
         DataError: the layer does not take such codes.
     """
-    weight = getattr(layer, "weight", None)
-    like = weight if isinstance(weight, Tensor) else torch.zeros(1)
+    weights = [p for p in layer.parameters() if p.dim() >= 2]
+    like = weights[0] if weights else torch.zeros(1, 1)
     codes = torch.eye(dim, device=like.device, dtype=like.dtype)
     codes = torch.cat([codes, torch.zeros_like(codes[:1])])
     try:
@@ -372,7 +375,8 @@ def linear_map(layer: Callable[[Tensor], Tensor], dim: int) -> Tensor:
             f"the layer {layer} does not take codes of {dim} numbers ({reason}); name the layers"
             " that see the code first"
         ) from None
-    return (made[:-1] - made[-1:]).T.contiguous()
+    matrix: Tensor = (made[:-1] - made[-1:]).T.contiguous()
+    return matrix
 
 
 @torch.no_grad()
