@@ -160,7 +160,10 @@ def refining(scorer: str, updates: int, rounds: int) -> dict[str, float]:
     settings = SRE(scorer=scorer, steps=updates)
     generator, device = ShapesGenerator(), Device("cpu")
     start = random_directions(generator, 7)
-    pairs = PairSource(generator, 7, settings, 0, device, 2).batch(0)
+    reach = settings.reach(generator, 7)
+    pairs = PairSource(
+        generator, k=7, reach=reach, images=32, steps=1, seed=0, device=device
+    ).batch(0)
     bare, ours = [], []
     for _ in range(rounds + 1):  # the first round warms up
         net = Scorer(scorer, (3, 32, 32), 7)

@@ -72,15 +72,15 @@ if TYPE_CHECKING:
     from truecue.methods.reweight import Reweight as Reweight
     from truecue.methods.sih import SiH as SiH
     from truecue.methods.subsample import Subsample as Subsample
+    from truecue.nets.adapters import ClassGenerator as ClassGenerator
+    from truecue.nets.adapters import PairedGenerator as PairedGenerator
+    from truecue.nets.adapters import PlainGenerator as PlainGenerator
+    from truecue.nets.adapters import StyleGenerator as StyleGenerator
     from truecue.nets.build import build as build
     from truecue.nets.classifier import Classifier as Classifier
     from truecue.nets.classifier import load_classifier as load_classifier
     from truecue.nets.classifier import save_classifier as save_classifier
-    from truecue.nets.generator import ClassGenerator as ClassGenerator
     from truecue.nets.generator import Generator as Generator
-    from truecue.nets.generator import PairedGenerator as PairedGenerator
-    from truecue.nets.generator import PlainGenerator as PlainGenerator
-    from truecue.nets.generator import StyleGenerator as StyleGenerator
     from truecue.nets.load_generator import load_generator as load_generator
     from truecue.nets.procedural import ShapesGenerator as ShapesGenerator
     from truecue.nets.scorer import load_scorer as load_scorer
@@ -156,15 +156,15 @@ _HOMES = {
     "load_classifier": "nets.classifier",
     "save_classifier": "nets.classifier",
     "train": "api",
-    "ClassGenerator": "nets.generator",
+    "ClassGenerator": "nets.adapters",
     "Directions": "directions.directions",
     "Discover": "directions.discover",
     "Generator": "nets.generator",
-    "PairedGenerator": "nets.generator",
-    "PlainGenerator": "nets.generator",
+    "PairedGenerator": "nets.adapters",
+    "PlainGenerator": "nets.adapters",
     "SRE": "directions.sre",
     "ShapesGenerator": "nets.procedural",
-    "StyleGenerator": "nets.generator",
+    "StyleGenerator": "nets.adapters",
     "discover": "directions.discover",
     "find_directions": "directions.find",
     "load_directions": "directions.directions",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from truecue.directions.directions import Directions
 from truecue.engine.device import Device
-from truecue.nets.generator import Generator, PlainGenerator
+from truecue.nets.adapters import PlainGenerator
+from truecue.nets.generator import Generator
 
 
 @cache

@@ -20,7 +20,7 @@ from truecue.directions.find import (
     sefa,
 )
 from truecue.errors import ConfigError, DataError
-from truecue.nets.generator import StyleGenerator
+from truecue.nets.adapters import StyleGenerator
 
 
 def linear_generator(a: torch.Tensor):

@@ -9,11 +9,12 @@ import pytest
 import torch
 from direction_parts import Blob, Isometric, angle, conv, cpu, made_by, rotation, wrapped
 
-from truecue.directions import sre
-from truecue.directions.directions import Directions
+from truecue.directions.directions import Directions, angles
 from truecue.directions.find import random_directions
-from truecue.directions.maps import make_map
-from truecue.directions.sre import SRE, PairSource, ScaleRanking, angles, measure, refine
+from truecue.directions.judge import JUDGED, measure
+from truecue.directions.maps import Fixed, make_map
+from truecue.directions.ranking import PairSource, ScaleRanking
+from truecue.directions.sre import SRE, refine
 from truecue.errors import ConfigError, DataError, Diverged, RunMismatch
 from truecue.losses.ordering import moved_further, scale_ranking
 from truecue.nets.scorer import Scorer
@@ -27,12 +28,17 @@ def toy(net: torch.nn.Module):
     return wrapped(net, image_range=(-1, 1))
 
 
+def pairs_for(generator, k: int, seed: int = 0) -> PairSource:
+    reach = QUICK.reach(generator, k)
+    return PairSource(generator, k=k, reach=reach, images=8, steps=12, seed=seed, device=cpu())
+
+
 def learner(k: int = 3) -> tuple[ScaleRanking, PairSource]:
     generator = conv()
     torch.manual_seed(0)
     directions = make_map("ortho", k, 6, rng=torch.Generator().manual_seed(0))
     made = ScaleRanking(generator, Scorer("small", (3, 8, 8), k), directions)
-    return made, PairSource(generator, k, QUICK, 0, cpu(), 2)
+    return made, pairs_for(generator, k)
 
 
 def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -200,7 +206,7 @@ def test_every_map_can_be_trained(name) -> None:
 def test_one_direction_and_one_pair() -> None:
     found = refine(conv(), 1, QUICK.override({"images": 2, "steps": 2}), device=cpu())
     assert found.measured.accuracy.shape == (1,)
-    assert found.report["pairs"] == sre.JUDGED
+    assert found.report["pairs"] == JUDGED
 
 
 def test_angles() -> None:
@@ -286,7 +292,7 @@ def test_an_image_that_is_not_finite_stops_and_names_its_seed() -> None:
 
     with pytest.raises(Diverged) as told:
         refine(made_by(breaks, image_range=(-1, 1)), rotation(0), QUICK, device=cpu(), seed=3)
-    seed = PairSource(toy(Blob()), 2, QUICK, 3, cpu(), 2).seed_of(3)
+    seed = pairs_for(toy(Blob()), 2, 3).seed_of(3)
     assert "not finite in step 3 " in str(told.value)
     assert f"(seed {seed} of codes and steps, run seed 3)" in str(told.value)
 
@@ -295,7 +301,7 @@ def test_measuring_does_not_change_the_scorer() -> None:
     torch.manual_seed(0)
     scorer = Scorer("small", (3, 8, 8), 2).train()
     before = state(scorer)
-    found = measure(conv(), scorer, torch.eye(2, 6), 1.0, 0, pairs=64)
+    found = measure(conv(), scorer, Fixed(torch.eye(2, 6)), 1.0, 0, pairs=64)
     assert scorer.training
     assert same(before, scorer)
     assert found.accuracy.shape == (2,)

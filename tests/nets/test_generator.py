@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from truecue.errors import ConfigError, DataError
-from truecue.nets.generator import (
+from truecue.nets.adapters import (
     ClassGenerator,
-    Generator,
     PairedGenerator,
     PlainGenerator,
     StyleGenerator,
-    as_uint8,
-    check_generator,
-    linear_map,
 )
+from truecue.nets.generator import Generator, as_uint8, check_generator, linear_map
 from truecue.nets.load_generator import load_generator
 from truecue.nets.procedural import FACTORS, SIZES, ShapesGenerator
 from truecue.nets.vae import build_vae, save_vae

@@ -152,5 +152,11 @@ def unit(rows: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rows, dim=1)
 
 
+def angles(first: Tensor, second: Tensor) -> Tensor:
+    """Degrees [k] between rows of two matrices [k, d], in [0, 90]: signs do not count."""
+    cosine = (unit(first) * unit(second)).sum(1).abs().clamp(max=1)
+    return torch.rad2deg(torch.arccos(cosine))
+
+
 def _file(path: Path) -> Path:
     return path if path.suffix == ".safetensors" else path / "directions.safetensors"

@@ -7,6 +7,7 @@ SeFa: Shen & Zhou, CVPR 2021, arXiv 2007.06600; GANSpace: Härkönen et al., Neu
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal, get_args
 
 import torch
@@ -237,17 +238,25 @@ def _early(generator: Generator, layer: str | None) -> str:
 def _features(generator: Generator, layer: str, n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Codes [n, d] and the features [n, m] that a layer makes of them, in main memory."""
     seen: list[Tensor] = []
-    hook = generator.get_submodule(layer).register_forward_hook(
-        lambda _, __, out: seen.append(_flat(out).cpu())
-    )
+
+    def look(_: nn.Module, __: object, out: Tensor) -> None:
+        seen.append(_flat(out).cpu())
+        raise _EnoughError  # the layers behind it need not be computed
+
+    hook = generator.get_submodule(layer).register_forward_hook(look)
     codes = []
     try:
         for i, b in _batches(n):
             codes.append(generator.codes(b, seed, i, "ganspace"))
-            generator.render(codes[-1])
+            with suppress(_EnoughError):
+                generator.render(codes[-1])
     finally:
         hook.remove()
     return torch.cat(codes).cpu(), torch.cat(seen)
+
+
+class _EnoughError(Exception):
+    """Ends a forward pass."""
 
 
 def _flat(out: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from truecue.config import suggest
 from truecue.errors import ConfigError, DataError
+from truecue.nets.adapters import PairedGenerator, PlainGenerator
 from truecue.nets.classifier import fit_weights, read_weights
-from truecue.nets.generator import Generator, PairedGenerator, PlainGenerator
+from truecue.nets.generator import Generator
 from truecue.nets.procedural import ShapesGenerator
 from truecue.nets.vae import load_vae
 
