@@ -116,7 +116,7 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     status, shown, error = cli("directions", "search", scores, images, *data)
     assert status == 0, error
     told = read(scores / "search.json")
-    assert [row["name"] for row in told["directions"]] == ["0", "1", "2", "together"]
+    assert [row["name"] for row in told["directions"]] == ["0", "1", "2", "together", "pixels"]
     assert "A random order: " in shown
 
 

@@ -65,8 +65,9 @@ def test_retrieval_by_a_direction_that_knows_the_class_beats_chance() -> None:
     y = torch.arange(200) % 4
     scores = torch.stack([y + 0.1 * torch.randn(200, generator=rng),
                           torch.randn(200, generator=rng)], 1)  # fmt: skip
-    told = by_class(Index(scores, ("class", "noise")), [0, 1], y)
-    knows, noise, together = told["directions"]
+    told = by_class(Index(scores, ("class", "noise")), [0, 1], y, scores[:, :1])
+    knows, noise, together, pixels = told["directions"]
+    assert pixels == knows | {"name": "pixels"}  # the same numbers under another name
     assert knows["precision"] > 0.95
     assert knows["average_precision"] > 0.95
     assert noise["precision"] == pytest.approx(told["chance"], abs=0.1)

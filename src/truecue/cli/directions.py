@@ -22,6 +22,8 @@ app = typer.Typer(
     help="Find, refine, look at and use directions in a generator's latent space.",
     no_args_is_help=True,
 )
+MOST_PIXELS = 100_000
+"""Images up to which a search is compared with neighbours by pixels."""
 Which = Annotated[
     str,
     typer.Argument(
@@ -190,9 +192,10 @@ def traverse(
     found = load_directions(chosen)
     check_fit(found, made)
     change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
+    known = [f", strength {s:.3g}" for s in found.strengths] or [""] * len(found)
     said = [
-        f"change {c:.2f}" if seen else "invisible"
-        for c, seen in zip(change.tolist(), visible.tolist(), strict=True)
+        f"change {c:.2f}{strength}" if seen else "invisible"
+        for c, seen, strength in zip(change.tolist(), visible.tolist(), known, strict=True)
     ]
     shown = _traversal(made, found, step, columns, starts, seed, said)
     values = {"change": change.tolist(), "visible": visible.tolist(), **found.to_dict()}
@@ -278,7 +281,8 @@ def search(
     """Find images that are alike by some directions; writes search.json and search.png.
 
     DATA and --part must be what the index was made of. Without --query, up to 500 images are used
-    as queries, and precision at 5 and average precision of their class are compared with chance.
+    as queries, and precision at 5 and average precision of their class are compared with chance
+    and with neighbours by pixels.
     """
     from truecue.atomic import atomic
     from truecue.directions import search as searching
@@ -295,11 +299,13 @@ def search(
     out, names = out or index, by or list(known.names)
     columns = known.columns(names)
     if not query:
-        told = searching.by_class(known, columns, images.y, seed)
+        few = len(images) <= MOST_PIXELS
+        pixels = searching.small_pixels(images, o.open_device("cpu")) if few else None
+        told = searching.by_class(known, columns, images.y, pixels, seed)
         _write(out / "search.json", told)
         if not quiet:
             for row in told["directions"]:
-                typer.echo(f"{row['name']:>4}  precision at 5 {row['precision']:.3f},"
+                typer.echo(f"{row['name']:>8}  precision at 5 {row['precision']:.3f},"
                            f" average precision {row['average_precision']:.3f}")  # fmt: skip
             typer.echo(f"A random order: {told['chance']:.3f}")
         return
@@ -319,7 +325,7 @@ def search(
     _write(out / "search.json", {"searches": rows})
     pictures = torch.stack([images.images[ids] for ids in order])
     with atomic(out / "search.png") as temporary:
-        titles = ["nearest", *map(str, range(2, pictures.shape[1] + 1))]
+        titles = [str(i + 1) for i in range(pictures.shape[1])]
         temporary.write_bytes(sheet(pictures, [f"query {q}" for q in query], titles))
     if not quiet:
         for row in rows:
@@ -401,11 +407,13 @@ def _traversal(
     generator: Generator, directions: Directions, reach: float, columns: int, starts: int,
     seed: int, about: Sequence[str],
 ) -> Any:  # fmt: skip
+    import torch
+
     from truecue.directions import traverse as moving
     from truecue.report.directions import SHOWN, Traversal
 
     steps = moving.symmetric(reach, columns)
-    codes = generator.codes(starts, seed, "starts")
+    codes = torch.cat([generator.codes(1, seed, "start", i) for i in range(starts)])
     images = moving.traverse(generator, directions.matrix[:SHOWN], codes, steps)
     return Traversal(images, steps, directions.names[:SHOWN], list(about)[:SHOWN])
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from truecue.atomic import atomic
@@ -170,36 +171,56 @@ def retrieve(
 
 
 def by_class(
-    index: Index, columns: Sequence[int], y: Tensor, seed: int = 0, most: int = 500
-) -> dict[str, Any]:
+    index: Index, columns: Sequence[int], y: Tensor, pixels: Tensor | None = None, seed: int = 0,
+    most: int = 500,
+) -> dict[str, Any]:  # fmt: skip
     """How often images that are near by a direction are of the query's class.
 
     Args:
         index: of n images.
         columns: directions, each used by itself, and then all together.
         y: int64 [n], classes.
+        pixels: float [n, m], to compare with neighbours by pixels; see `small_pixels`.
         seed: of the choice of queries.
         most: queries.
 
     Returns:
-        For each direction and for all together: `precision` at 5 and `average_precision`, means
-        over queries, the query itself left out; and `chance`, the precision of a random order.
+        For each direction, for all together and for pixels: `precision` at 5 and
+        `average_precision`, means over queries, the query itself left out; and `chance`, the
+        precision of a random order.
     """
     rng = torch.Generator().manual_seed(derive(seed, "queries"))
     chosen = torch.randperm(len(y), generator=rng)[:most]
-    pool, rows = index.calibrated, []
-    uses = [([c], index.names[c]) for c in columns]
-    uses += [(list(columns), "together")] if len(columns) > 1 else []
-    for used, name in uses:
-        order, _ = retrieve(pool, pool[chosen], used, len(pool))
-        others = order[order != chosen[:, None]].view(len(chosen), -1)
-        wanted = y[others] == y[chosen][:, None]
-        found = average_precision(wanted)
-        rows.append({
-            "name": name,
-            "precision": float(precision_at_k(wanted, 5).mean()),
-            "average_precision": float(found.nanmean()),
-        })  # fmt: skip
+    pool = index.calibrated
+    uses = [(index.names[c], pool[:, [c]]) for c in columns]
+    uses += [("together", pool[:, list(columns)])] if len(columns) > 1 else []
+    uses += [] if pixels is None else [("pixels", pixels)]
     same = (y[:, None] == y[chosen]).double().sum(0) - 1
-    return {"queries": len(chosen), "directions": rows,
-            "chance": float((same / max(len(y) - 1, 1)).mean())}  # fmt: skip
+    return {
+        "queries": len(chosen),
+        "directions": [{"name": name, **_near(by, y, chosen)} for name, by in uses],
+        "chance": float((same / max(len(y) - 1, 1)).mean()),
+    }
+
+
+def small_pixels(images: ImageSet, device: Device) -> Tensor:
+    """Images averaged down to at most 16 x 16 pixels, flat: float [n, c * 256], in [0, 1]."""
+
+    def reduce(x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x.float() / 255, 16).flatten(1)
+
+    return apply(reduce, images, device)
+
+
+def _near(by: Tensor, y: Tensor, chosen: Tensor) -> dict[str, float]:
+    """Precision and average precision of the queries' classes, a few queries at a time."""
+    wanted = []
+    for part in chosen.split(max(1, 5_000_000 // len(y))):
+        order, _ = retrieve(by, by[part], range(by.shape[1]), len(y))
+        others = order[order != part[:, None]].view(len(part), -1)
+        wanted.append(y[others] == y[part][:, None])
+    found = torch.cat(wanted)
+    return {
+        "precision": float(precision_at_k(found, 5).mean()),
+        "average_precision": float(average_precision(found).nanmean()),
+    }
