@@ -19,6 +19,9 @@ from truecue.cli.lists import _settings
 from truecue.cli.options import divide
 from truecue.config import Config, nest, parse_assignments
 from truecue.data.suites import SUITES, open_data
+from truecue.directions.discover import Discover
+from truecue.directions.encode import Encode
+from truecue.directions.sre import SRE
 from truecue.engine import plan as plans
 from truecue.engine.plan import Plan
 from truecue.methods import METHODS, method_named
@@ -204,6 +207,12 @@ def test_suite_page_has_every_setting_with_its_default(name: str) -> None:
     if name != "folder":
         licence = SUITES[name].licence.partition(" (")[0]
         assert licence in " ".join(page.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("of", [SRE, Discover, Encode], ids=lambda of: of.__name__)
+def test_directions_page_has_every_setting_with_its_default(of: type[Config]) -> None:
+    for setting, default in _values(of).items():
+        _check_row(DOCS / "directions.md", setting, default)
 
 
 def test_plan_page_has_every_setting() -> None:

@@ -51,6 +51,13 @@ if TYPE_CHECKING:
     from truecue.data.suites.planted import Planted as Planted
     from truecue.data.suites.utkface import UTKFace as UTKFace
     from truecue.data.suites.waterbirds import Waterbirds as Waterbirds
+    from truecue.directions.directions import Directions as Directions
+    from truecue.directions.directions import load_directions as load_directions
+    from truecue.directions.discover import Discover as Discover
+    from truecue.directions.discover import discover as discover
+    from truecue.directions.find import find_directions as find_directions
+    from truecue.directions.sre import SRE as SRE
+    from truecue.directions.sre import refine as refine
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -86,10 +93,18 @@ if TYPE_CHECKING:
     from truecue.methods.sih import SiH as SiH
     from truecue.methods.subsample import Subsample as Subsample
     from truecue.methods.supinfonce import SupInfoNCE as SupInfoNCE
+    from truecue.nets.adapters import ClassGenerator as ClassGenerator
+    from truecue.nets.adapters import PairedGenerator as PairedGenerator
+    from truecue.nets.adapters import PlainGenerator as PlainGenerator
+    from truecue.nets.adapters import StyleGenerator as StyleGenerator
     from truecue.nets.build import build as build
     from truecue.nets.classifier import Classifier as Classifier
     from truecue.nets.classifier import load_classifier as load_classifier
     from truecue.nets.classifier import save_classifier as save_classifier
+    from truecue.nets.generator import Generator as Generator
+    from truecue.nets.load_generator import load_generator as load_generator
+    from truecue.nets.procedural import ShapesGenerator as ShapesGenerator
+    from truecue.nets.scorer import load_scorer as load_scorer
     from truecue.nets.vae import PairedVAE as PairedVAE
     from truecue.nets.vae import build_vae as build_vae
     from truecue.nets.vae import load_vae as load_vae
@@ -189,6 +204,21 @@ _HOMES = {
     "save_classifier": "nets.classifier",
     "show_bias": "explain",
     "train": "api",
+    "ClassGenerator": "nets.adapters",
+    "Directions": "directions.directions",
+    "Discover": "directions.discover",
+    "Generator": "nets.generator",
+    "PairedGenerator": "nets.adapters",
+    "PlainGenerator": "nets.adapters",
+    "SRE": "directions.sre",
+    "ShapesGenerator": "nets.procedural",
+    "StyleGenerator": "nets.adapters",
+    "discover": "directions.discover",
+    "find_directions": "directions.find",
+    "load_directions": "directions.directions",
+    "load_generator": "nets.load_generator",
+    "refine": "directions.sre",
+    "load_scorer": "nets.scorer",
     "write_bias_page": "report.bias_page",
     "write_rank_page": "report.rank_page",
     "write_repair_page": "report.repair_page",

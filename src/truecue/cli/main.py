@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from truecue.cli import audit, bench, data, evaluate, lists, pictures, rank, repair, train
+from truecue.cli import (
+    audit,
+    bench,
+    data,
+    directions,
+    evaluate,
+    lists,
+    pictures,
+    rank,
+    repair,
+    train,
+)  # fmt: skip
 from truecue.errors import Interrupted, TruecueError
 
 app = typer.Typer(
@@ -27,6 +38,7 @@ app.add_typer(lists.suites, name="suites")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(pictures.app, name="show")
+app.add_typer(directions.app, name="directions")
 
 _debug = False
 
