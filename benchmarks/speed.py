@@ -30,15 +30,25 @@ from truecue.data.loader import Batch, Loader
 from truecue.data.sets import ImageSet
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
+from truecue.directions.find import random_directions
+from truecue.directions.sre import SRE, Pairs, PairSource, refine
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, count
-from truecue.engine.learner import Learner
+from truecue.engine.learner import Learner, freeze
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
+from truecue.losses.contrastive import contrastive, similarities
+from truecue.losses.fairkl import fairkl
+from truecue.losses.rank import correlations, rank_penalty
 from truecue.methods.denetdm import Experts, Student
 from truecue.methods.erm import CELearner
 from truecue.methods.lff import Failure
+from truecue.methods.lowrank import Probe
 from truecue.nets.build import build
+from truecue.nets.classifier import Classifier
+from truecue.nets.generator import Generator
+from truecue.nets.procedural import ShapesGenerator
+from truecue.nets.scorer import Scorer
 
 SHAPE = {"channels": 3, "size": 28, "n_classes": 10}
 
@@ -125,6 +135,139 @@ def against_erm(data: ImageSet, rounds: int, batch: int = 256) -> dict[str, floa
         "lff_ms": statistics.median(times["lff"][1:]) * 1e3,
         "lff_over_erm": statistics.median(a / b for a, b in pairs),
         "limit": 2.3,
+    }
+
+
+def pairs_of_a_batch(rounds: int) -> dict[str, float]:
+    """Milliseconds of contrastive loss and FairKL together, and their share of a training step.
+
+    The encoders' steps are timed on 32 images and scaled to the batch: their cost is proportional.
+    """
+    rng = torch.Generator().manual_seed(0)
+    nets = {name: build(f"unit:{name}", **SHAPE) for name in ("simple_conv-tanh", "conv3")}
+    shape = (32, SHAPE["channels"], SHAPE["size"], SHAPE["size"])
+    x = torch.randint(0, 256, shape, generator=rng).to(torch.uint8)
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, what: Callable[[], torch.Tensor]) -> None:
+        began = time.perf_counter()
+        what().backward()
+        times.setdefault(name, []).append(time.perf_counter() - began)
+
+    for _ in range(rounds + 1):  # the first round warms up
+        for name, net in nets.items():
+            timed(name, lambda net=net: net(x).sum())
+        for n in (256, 1024):
+            z = torch.randn(n, 128, generator=rng).requires_grad_()
+            y, b = (torch.randint(10, (n,), generator=rng) for _ in range(2))
+
+            def losses(z=z, y=y, b=b) -> torch.Tensor:
+                s = similarities(z)
+                return contrastive(s, y).loss + fairkl(s, y, b).loss
+
+            timed(str(n), losses)
+    rows = {}
+    for n in (256, 1024):
+        rows[f"losses_{n}_ms"] = statistics.median(times[str(n)][1:]) * 1e3
+        for name in nets:
+            pairs = zip(times[str(n)][1:], times[name][1:], strict=True)
+            shares = [a / (a + b * n / 32) for a, b in pairs]
+            rows[f"share_of_{name}_{n}"] = statistics.median(shares)
+    return rows
+
+
+def penalty_ways() -> dict[str, float]:
+    """Milliseconds of the rank penalty with its gradient, n = 512: the d x d way and ours."""
+    rows: dict[str, float] = {}
+    for d in (512, 2048):
+        z = torch.randn(512, d).requires_grad_()
+
+        def direct(x: torch.Tensor = z) -> torch.Tensor:
+            c = correlations(x)
+            return (c.square().sum() - c.diagonal().square().sum()) / len(c) ** 2
+
+        def ours(x: torch.Tensor = z) -> torch.Tensor:
+            return rank_penalty(x)
+
+        times: dict[str, list[float]] = {"direct": [], "ours": []}
+        for k in range(8):  # the first round warms up
+            for name, fn in (("direct", direct), ("ours", ours)):
+                began = time.perf_counter()
+                torch.autograd.grad(fn(), z)
+                times[name] += [time.perf_counter() - began] if k else []
+        rows |= {f"{name}_{d}_ms": statistics.median(v) * 1e3 for name, v in times.items()}
+        pairs = zip(times["direct"], times["ours"], strict=True)
+        rows[f"direct_over_ours_{d}"] = statistics.median(a / b for a, b in pairs)
+    return rows
+
+
+def probing(data: ImageSet, epochs: int = 10) -> dict[str, float]:
+    """Seconds of a last layer on a frozen conv3: features computed once, or in every step."""
+
+    class Recomputing(CELearner):
+        def __init__(self, net: Classifier):
+            super().__init__(net)
+            freeze(net.encoder)
+
+    plan, pairs = Plan(epochs=epochs, batch_size=256), []
+    for _ in range(3):
+        net, run = build("conv3", **SHAPE), Run(None, 0, Device("cpu"))
+        began = time.perf_counter()
+        z = run.apply(net.features, data)
+        features = ImageSet(z[:, :, None, None], data.y, data.classes)
+        run.train("cached", lambda net=net: Probe(net), features, plan)
+        middle = time.perf_counter()
+        run.train("recomputed", lambda net=net: Recomputing(net), data, plan)
+        pairs.append((middle - began, time.perf_counter() - middle))
+    return {
+        "epochs": epochs,
+        "cached_s": statistics.median(a for a, _ in pairs),
+        "recomputed_s": statistics.median(b for _, b in pairs),
+        "recomputed_over_cached": statistics.median(b / a for a, b in pairs),
+    }
+
+
+def bare_update(
+    generator: Generator, scorer: Scorer, rows: torch.Tensor, pairs: Pairs, updates: int
+) -> float:
+    """Seconds an update of SRE's networks on fixed pairs, with nothing around them."""
+    rows = rows.clone().requires_grad_()
+    eps, codes = torch.cat([pairs.eps1, pairs.eps2]), torch.cat([pairs.z, pairs.z])
+    y = (pairs.eps1 > pairs.eps2).float()
+    optimizers = [torch.optim.Adam(ps, fused=True) for ps in (scorer.parameters(), [rows])]
+    began = time.perf_counter()
+    for _ in range(updates):
+        for ranks, optimizer in zip((True, False), optimizers, strict=True):
+            scorer.train(ranks).requires_grad_(ranks)
+            with torch.set_grad_enabled(not ranks):
+                images = generator(codes, eps @ rows)
+            s1, s2 = scorer(images).chunk(2)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(s1 - s2, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return (time.perf_counter() - began) / updates
+
+
+def refining(scorer: str, updates: int, rounds: int) -> dict[str, float]:
+    """SRE on shapes of 3x32x32, 32 images in an update, against the bare cost of its networks."""
+    settings = SRE(scorer=scorer, steps=updates)
+    generator, device = ShapesGenerator(), Device("cpu")
+    start = random_directions(generator, 7)
+    reach = settings.reach(generator, 7)
+    pairs = PairSource(
+        generator, k=7, reach=reach, images=32, steps=1, seed=0, device=device
+    ).batch(0)
+    bare, ours = [], []
+    for _ in range(rounds + 1):  # the first round warms up
+        net = Scorer(scorer, (3, 32, 32), 7)
+        bare.append(bare_update(generator, net, start.matrix, pairs, updates))
+        figures = refine(generator, start, settings, device=device).report["figures"]
+        ours.append(figures["seconds"] / updates)
+    return {
+        "bare_ms": statistics.median(bare[1:]) * 1e3,
+        "ours_ms": statistics.median(ours[1:]) * 1e3,
+        "bare_over_ours": statistics.median(b / o for b, o in zip(bare[1:], ours[1:], strict=True)),
     }
 
 
@@ -250,6 +393,11 @@ def main() -> None:
         "step_denetdm_experts": step_ratio(experts, data, options.rounds),
         "step_denetdm_student": step_ratio(student(data), data, options.rounds),
         "lff_against_erm": against_erm(data, options.rounds),
+        "contrastive_and_fairkl": pairs_of_a_batch(options.rounds),
+        "rank_penalty": penalty_ways(),
+        "probing": probing(data.select(torch.arange(5000))),
+        "update_sre_small": refining("small", 200, options.rounds),
+        "update_sre_resnet18": refining("resnet18", 20, options.rounds),
         "bench_of_12_cells": bench_cells(),
         "loader": loaders(data),
         "evaluation": evaluation(),

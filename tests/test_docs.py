@@ -19,6 +19,9 @@ from truecue.cli.lists import _settings
 from truecue.cli.options import divide
 from truecue.config import Config, nest, parse_assignments
 from truecue.data.suites import SUITES, open_data
+from truecue.directions.discover import Discover
+from truecue.directions.encode import Encode
+from truecue.directions.sre import SRE
 from truecue.engine import plan as plans
 from truecue.engine.plan import Plan
 from truecue.methods import METHODS, method_named
@@ -181,7 +184,11 @@ def test_method_page_has_every_setting_with_its_default(name: str) -> None:
     usual = {plan: _usual(value) for plan, value in method.plans().items()}
     for setting, default in _values(METHODS[name]).items():
         plan, _, part = setting.partition(".")
-        if plan not in method.plans() or default != usual[plan][part] or _defaults(page, setting):
+        if (
+            plan not in method.plans()
+            or default != usual[plan].get(part)
+            or _defaults(page, setting)
+        ):
             _check_row(page, setting, default)
     for plan in method.plans():
         assert _defaults(page, f"{plan}.epochs"), f"{name} does not name its plan '{plan}'"
@@ -202,6 +209,12 @@ def test_suite_page_has_every_setting_with_its_default(name: str) -> None:
         assert licence in " ".join(page.read_text(encoding="utf-8").split())
 
 
+@pytest.mark.parametrize("of", [SRE, Discover, Encode], ids=lambda of: of.__name__)
+def test_directions_page_has_every_setting_with_its_default(of: type[Config]) -> None:
+    for setting, default in _values(of).items():
+        _check_row(DOCS / "directions.md", setting, default)
+
+
 def test_plan_page_has_every_setting() -> None:
     page = DOCS / "plan.md"
     text = page.read_text(encoding="utf-8")
@@ -211,7 +224,8 @@ def test_plan_page_has_every_setting() -> None:
         if not isinstance(default, dict):
             assert _defaults(page, setting) == [f"`{json.dumps(default)}`"], setting
     kinds = (plans.Adam, plans.AdamW, plans.SGD)
-    for kind in (*kinds, plans.Constant, plans.Cosine, plans.Steps, plans.Plateau):
+    schedules = (plans.Constant, plans.Cosine, plans.HeldCosine, plans.Steps, plans.Plateau)
+    for kind in (*kinds, *schedules):
         fields = dict(kind.model_fields)
         row = re.search(rf"^\| `{fields.pop('kind').default}` \|.*", text, re.MULTILINE)
         assert row is not None, kind

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from truecue.audit.bias import bias_pictures
+from truecue.audit.pairs import pair_numbers
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import check_fits
@@ -26,6 +27,7 @@ from truecue.nets.pretrained import Pretrained
 from truecue.nets.vae import PairedVAE, save_vae
 from truecue.report import parts
 from truecue.report.bias_page import write_bias_page
+from truecue.report.lowrank import lowrank_part
 from truecue.report.report import write_report
 from truecue.report.show import example_pictures, suspects
 
@@ -130,6 +132,7 @@ def train(
         fitted = fitting.fit(method, name)
         net, run = fitted.net, fitted.run
         models = {name: parts.model_part(method, fitted, seen, device)}
+        lowrank, highest = lowrank_part(method, fitted, data, device)
         nets = {name: net} | {f"{name}-{b}": made.net for b, made in run.branches.items()}
         before = None
         if baseline and not isinstance(method, ERM):
@@ -153,9 +156,20 @@ def train(
     }
     mask = aligned_mask(data)
     pictures = example_pictures(data, seen, mask, nets, before, name, device)
-    found, sheet = suspects(data, seen, mask, run.branches, name, device)
-    report |= {"suspects": found} if found else {}
-    pictures |= {"suspects": sheet} if sheet else {}
+    if lowrank is None:
+        found, sheet = suspects(data, seen, mask, run.branches, name, device)
+        report |= {"suspects": found} if found else {}
+        pictures |= {"suspects": sheet} if sheet else {}
+    else:
+        report |= {"lowrank": lowrank}
+        pictures |= {"highest": highest} if highest else {}
+    if run.pairs is not None:
+        compared = {key: nets[key] for key in (before, name) if key is not None}
+        guide = run.branches.get(run.pairs.guessed_by or "")
+        similar = pair_numbers(
+            compared, seen.test, data.bias, run.pairs, guide and guide.net, run.log.rows, device
+        )
+        report |= {"pairs": similar} if similar else {}
     nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
     shown = {key: bias_pictures(vae, data, seed=seed, device=device)
              for key, vae in run.kept.items()}  # fmt: skip

@@ -170,9 +170,10 @@ def check_supervision(method: Method, data: Splits) -> None:
     for use, part in needs.items():
         if use in method.supervision() and (part is None or data.bias is None):
             without = ", ".join(name for name, m in METHODS.items() if not m.uses)
+            instead = f", or set {method.instead}" if method.instead else ""
             raise SupervisionError(
                 f"{type(method).__name__} needs {use.words()}, and this data has none; use a method"
-                f" that does without ({without})"
+                f" that does without ({without}){instead}"
             )
 
 

@@ -10,8 +10,9 @@ import torch
 from hand_made import Halves, Painter, grey, painted, painted_splits
 
 from truecue.audit import show
-from truecue.audit.bias import BiasPictures, bias_pictures
+from truecue.audit.bias import bias_pictures
 from truecue.audit.halves import as_bytes, both_right, look
+from truecue.audit.shown import BiasPictures
 from truecue.data.sets import Attribute, ImageSet
 from truecue.engine.device import Device
 from truecue.errors import ConfigError, DataError
@@ -329,7 +330,7 @@ def test_the_network_is_left_as_it_was() -> None:
 def test_both_right_wants_both() -> None:
     part = painted(30, 0.3, 1)
     seen = look(Painter(), part, CPU)
-    wrong = seen._replace(signal=(part.y + 1) % 3)
+    wrong = seen._replace(judge=(part.y + 1) % 3)
     assert len(both_right(part, seen, 0)) == int((seen.bias == part.y).sum())
     assert len(both_right(part, wrong, 0)) == 0
 

@@ -75,7 +75,7 @@ def test_features_are_the_encoders_in_the_order_of_the_images(encoder, images, d
     torch.testing.assert_close(columns[1::2, 0], direct[1::2, 7], rtol=2e-6, atol=2e-6)
     assert columns[1::2, 1].isnan().all()
     head = encoder.head
-    said = predict(found, head.weight.detach(), head.bias.detach())
+    said = predict(found, head)
     assert torch.equal(said, encoder(images.images).argmax(1))
 
 

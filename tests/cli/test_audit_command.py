@@ -73,11 +73,13 @@ def test_a_trained_model_and_another_encoder(cli, images: Path, tmp_path: Path) 
     assert facts["model"]["is_encoder"]
     assert not (out / "training").exists()
 
-    status, _, error = cli(
+    command = (
         "audit", images, "--encoder", run, "--arch", "conv3", "--out", tmp_path / "eyes",
         "--seed", 3, "--set", "head_epochs=2", "--quiet", *SIZE, *CPU,
     )  # fmt: skip
-    assert (status, error) == (0, "")
+    for _ in range(2):  # weights without a head get another one each time that they are loaded
+        status, _, error = cli(*command)
+        assert (status, error) == (0, "")
     assert Audit(tmp_path / "eyes").facts["encoder"]["head"] == "fitted"
     own = ["--encoder", run, "--model", run, "--out", tmp_path / "own", "--quiet"]
     assert cli("audit", images, *own, *CPU)[0] == 0

@@ -143,3 +143,72 @@ def test_a_run_of_another_method(cli, trained: Path, tmp_path: Path) -> None:
     assert status == 2
     assert "holds no paired VAE (sih-vae.safetensors)" in error
     assert "truecue train sih DATA" in error
+
+
+# --- of any classifier --------------------------------------------------------------------------
+
+SHORT = ["--set", "plan.epochs=2", "--set", "plan.batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def plain(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of plain training on these images."""
+    out = tmp_path_factory.mktemp("runs") / "plain"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRUECUE_CACHE", str(out.parent / "cache"))
+        command = ["train", "erm", images, "--set", "data.size=16", "--set", "plan.epochs=3", *CPU]
+        patch.setattr("sys.argv", ["truecue", *map(str, [*command, "--out", out])])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert not stop.value.code
+    return out
+
+
+def test_pictures_of_any_model(cli, plain: Path, images: Path) -> None:
+    status, shown, error = cli("show", "bias", "--model", plain, images, *SHORT, *CPU)
+    assert status == 0, error
+    out = plain / "bias-model"
+    assert f"Pictures: {out / 'index.html'}" in shown
+    twin = json.loads((out / "bias.json").read_text())
+    assert twin["judge"] == "model"
+    assert twin["classes"] == ["cat", "dog"]
+    assert twin["about"]["model"] == str(plain)
+    page = (out / "index.html").read_text()
+    assert "it had no part in the training but its answers" in page.lower()
+    status, _, error = cli("show", "bias", "--model", plain, images, *CPU)
+    assert status == 2, "other settings than those that the folder was made with"
+    assert "--fresh" in error
+    again = ["show", "bias", "--model", plain, images, *SHORT, *CPU, "--target", "dog"]
+    status, shown, error = cli(*again)
+    assert status == 0, error
+    assert "epoch" not in error, "training is read back"
+    file = plain / "model.safetensors"
+    status, _, error = cli("show", "bias", "--model", file, images, *SHORT, *CPU, "--quiet")
+    assert status == 0, error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RUN", "--model", "PLAIN"], "give either RUN alone, or --model MODEL with the images"),
+        (["IMAGES", "--model", "PLAIN", "--data", "gratings"], "--data goes with RUN"),
+        (["RUN", "--fresh"], "--fresh is about training, which goes with --model"),
+        (["RUN", "--arch", "vae-mlp"], "--arch is about training, which goes with --model"),
+        (["IMAGES", "--model", "PLAIN", "--set", "epochs=3"], "'epochs'"),
+        (["IMAGES", "--model", "PLAIN", "--set", "size=3"], "write --set data.size="),
+        (["IMAGES", "--model", "./nowhere"], "there is no card"),
+        (["IMAGES", "--model", "PLAIN", "--set", "data.size=20"], "trained on images of 16 pixels"),
+        (["IMAGES", "--model", "PLAIN", "--set", "data.val_share=0"], "this data has none"),
+        (["gratings", "--model", "PLAIN"], "the model knows the classes cat, dog"),
+        (["PLAIN"], "or have one trained for this model: truecue show bias --model"),
+    ],
+)
+def test_mistakes_about_models(
+    cli, trained: Path, plain: Path, images: Path, tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    places = {"RUN": trained, "PLAIN": plain, "IMAGES": images}
+    named = [places.get(word, word) for word in arguments]
+    status, _, error = cli("show", "bias", *named, "--out", tmp_path / "out", *CPU)
+    assert status == 2
+    assert said in " ".join(error.split())
+    assert not (tmp_path / "out").exists()

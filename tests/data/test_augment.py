@@ -245,6 +245,7 @@ def test_every_image_has_its_own_parameters(name):
     different = len(augment(x, (name,), rng()).flatten(1).unique(dim=0))
     # two for on or off; 81 windows; nearly all different where a number is drawn
     least = {"flip": 2, "grey": 2, "crop": 70, "blur": 50, "jitter": 190, "resized_crop": 240}
+    least["large_crop"] = 200
     assert different >= least[name]
 
 
@@ -303,6 +304,8 @@ def test_the_scale_reaches_the_boxes():
     x = photo_like((64, 3, 32, 32))
     expected = ops.resized_crop(x, random_boxes(64, 32, 32, rng(), scale=(0.5, 1)))
     assert torch.equal(augment(x, ("resized_crop",), rng(), scale=(0.5, 1)), expected)
+    expected = ops.resized_crop(x, random_boxes(64, 32, 32, rng(), scale=(0.2, 1)))
+    assert torch.equal(augment(x, ("large_crop",), rng()), expected)
 
 
 def test_images_of_one_channel_keep_it_grey():

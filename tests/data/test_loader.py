@@ -130,6 +130,58 @@ def test_processes_share_each_batch_without_overlap() -> None:
         assert torch.equal(yours, whole[1::2])
 
 
+# at least so many of some images
+
+
+def rare(n: int = 200, every: int = 40) -> torch.Tensor:
+    return torch.arange(n) % every == 0
+
+
+@pytest.mark.parametrize("least", [1, 3, 16])
+def test_every_batch_has_at_least_so_many_marked_images(least: int) -> None:
+    marked = rare()
+    plain = Loader(images(200), batch_size=16, key=(3,))
+    loader = Loader(images(200), batch_size=16, key=(3,), at_least=(marked, least))
+    for step in range(3 * loader.per_epoch):
+        before, ids = plain.batch(step).ids, loader.batch(step).ids
+        there, now = int(marked[before].sum()), int(marked[ids].sum())
+        assert len(ids) == len(before)
+        assert now == max(there, min(least, len(ids)))
+        kept = ids == before
+        assert int((~kept).sum()) == now - there  # only as many as are needed give way
+        assert not bool(marked[before][~kept].any())  # and none of the marked ones
+    # a function of key and step alone, whatever was asked for before
+    again = Loader(images(200), batch_size=16, key=(3,), at_least=(marked, least))
+    assert torch.equal(again.batch(17).ids, loader.batch(17).ids)
+
+
+def test_marked_images_are_drawn_evenly() -> None:
+    loader = Loader(images(200), batch_size=16, at_least=(rare(), 8))
+    drawn = Counter(
+        i for step in range(1300) for i in loader.batch(step).ids.tolist() if i % 40 == 0
+    )
+    assert set(drawn) == {0, 40, 80, 120, 160}
+    assert max(drawn.values()) < 1.15 * min(drawn.values())
+
+
+def test_processes_share_a_batch_with_marked_images() -> None:
+    whole = Loader(images(200), batch_size=16, at_least=(rare(), 4)).batch(5).ids
+    parts = [
+        Loader(images(200), batch_size=16, at_least=(rare(), 4), rank=r, world=2).batch(5).ids
+        for r in (0, 1)
+    ]
+    assert torch.equal(torch.stack(parts, 1).flatten(), whole)
+
+
+@pytest.mark.parametrize(
+    ("marked", "sentence"),
+    [(torch.zeros(5, dtype=torch.bool), "0 marked images"), (torch.ones(4, dtype=torch.bool), "5")],
+)
+def test_marks_that_cannot_be_used(marked: torch.Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Loader(images(5), batch_size=2, at_least=(marked, 1))
+
+
 # sampling with weights
 
 

@@ -11,6 +11,7 @@ from truecue.engine.plan import (
     AdamW,
     Constant,
     Cosine,
+    HeldCosine,
     Patience,
     Plan,
     Plateau,
@@ -30,6 +31,7 @@ from truecue.errors import ConfigError
             {0: 0, 0.5: 0.25, 1: 0.5, 2: 1, 4: 0.853553, 6: 0.5, 8: 0.146447, 10: 0},
         ),
         (Cosine(warmup=10), {5: 0.5, 9.5: 0.95}),
+        (HeldCosine(), {0: 1, 4.9: 1, 5: 0.975528, 5.9: 0.975528, 9: 0.5}),
         (
             Steps(at=(3, 6), factor=0.1),
             {0: 1, 2.99: 1, 3: 0.1, 5.9: 0.1, 6: 0.01, 10: 0.01},
@@ -212,7 +214,7 @@ def test_nested_plan_survives_toml() -> None:
 
 
 def test_settings_of_a_plan_are_described() -> None:
-    for model in (Plan, Adam, AdamW, SGD, Cosine, Steps, Plateau, Patience):
+    for model in (Plan, Adam, AdamW, SGD, Cosine, HeldCosine, Steps, Plateau, Patience):
         for name, field in model.model_fields.items():
             assert name == "kind" or field.description, f"{model.__name__}.{name}"
 

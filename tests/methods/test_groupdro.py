@@ -175,6 +175,6 @@ def test_unknown_and_absent_bias_labels_are_refused() -> None:
     blind = Splits(splits.train.blind(), splits.val, splits.test.blind())
     with pytest.raises(
         SupervisionError,
-        match=r"use a method that does without \(denetdm, disent, erm, jtt, lc, lff, sih\)",
+        match=r"use a method that does without \(defund, denetdm, disent, erm, jtt, lc, lff, sih\)",
     ):
         fit(GroupDRO(), blind)

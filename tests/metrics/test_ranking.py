@@ -19,7 +19,6 @@ from truecue.metrics.ranking import (
     end_hits,
     end_sizes,
     ends,
-    false_discovery,
     rank,
     rank_correlation,
     spurious_gap,
@@ -203,14 +202,6 @@ def test_the_bootstrap_interval_covers():
         found = spurious_gap(right, in_order(*sizes), 30, seed=trial, draws=400).macro
         covered += found.low <= 0.3 <= found.high
     assert 0.88 <= covered / 120 <= 0.99
-
-
-def test_false_discovery_rates():
-    from scipy.stats import false_discovery_control
-
-    p = [0.01, 0.02, 0.03, 0.5, 0.04, 1.0]
-    assert false_discovery(p) == pytest.approx(list(false_discovery_control(p)))
-    assert false_discovery([]) == []
 
 
 def test_rank_correlation_is_spearmans():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from truecue.errors import ConfigError, MissingExtra
-from truecue.nets.build import build, default_arch, names, pair_for
+from truecue.nets.build import build, default_arch, names, on_sphere, pair_for
 from truecue.nets.classifier import load_classifier, save_classifier
 from truecue.nets.small import MLP, Pair, Projected
 
@@ -54,6 +54,36 @@ def test_features_of_a_wanted_length():
     assert (net.features(x) < 0).any()  # no ReLU after the last layer
     same = build("mlp-3", channels=1, size=8, n_classes=2, n_features=100)
     assert isinstance(same.encoder, MLP)
+
+
+@pytest.mark.parametrize("arch", ["mlp-3", "simple_conv-tanh", "resnet20"])
+def test_features_on_the_unit_sphere(arch, tmp_path):
+    plain = build(arch, channels=3, size=8, n_classes=2).eval()
+    net = build(f"unit:{arch}", channels=3, size=8, n_classes=2).eval()
+    net.encoder.encoder.load_state_dict(plain.encoder.state_dict())
+    x = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(net.features(x).norm(dim=1), torch.ones(5))
+    expected = torch.nn.functional.normalize(plain.features(x), dim=1)
+    torch.testing.assert_close(net.features(x), expected)
+    save_classifier(net, tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(x), net(x))
+    same = on_sphere(plain)
+    assert same.spec == net.spec
+    assert torch.equal(same.features(x), net.features(x))
+
+
+def test_centred_features(tmp_path):
+    net = build("unit:centred:mlp-3", channels=3, size=8, n_classes=2)
+    x = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
+    z = net.encoder.encoder(net.pixels(x))
+    alive = z.std(0) > 0.1  # a unit that is off for all images stays where it is
+    torch.testing.assert_close(z.mean(0), torch.zeros(100), atol=1e-5, rtol=0)
+    assert bool(alive.any())
+    torch.testing.assert_close(z.std(0, correction=0)[alive].mean().item(), 1.0, atol=0.05, rtol=0)
+    save_classifier(net.eval(), tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(x), net(x))
+    start = build("mlp-3", channels=3, size=8, n_classes=2)
+    assert on_sphere(start, centred=True).spec == net.spec
 
 
 @pytest.mark.parametrize("arch", ["mlp-3", "conv3", "resnet20"])

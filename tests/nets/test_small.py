@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from truecue.errors import DataError
+from truecue.errors import ConfigError, DataError
 from truecue.nets.build import build
 from truecue.nets.resnet import load_cifar_resnet
-from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet
+from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, SimpleConv
 
 
 def count(module: nn.Module) -> int:
@@ -32,6 +32,8 @@ def count(module: nn.Module) -> int:
         ("resnet18-64", 32, 11_209_344, 64),
         ("resnet18", 224, 11_176_512, 512),
         ("cnn4", 224, 3_035_904, 512),
+        ("simple_conv", 28, 529_920, 128),  # that of FairKL
+        ("simple_conv-tanh", 28, 529_920, 128),
     ],
 )
 def test_denetdm_networks_have_the_papers_sizes(arch, size, parameters, n_features):
@@ -41,6 +43,16 @@ def test_denetdm_networks_have_the_papers_sizes(arch, size, parameters, n_featur
     x = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with torch.no_grad():
         assert net.features(x).shape == (2, n_features)
+
+
+def test_conv_has_the_size_of_the_code():
+    net = build("conv", channels=3, size=64, n_classes=10)
+    assert count(net.encoder) == 659_328
+    with torch.no_grad():
+        for size in (8, 28, 64):
+            assert net.features(torch.zeros(2, 3, size, size, dtype=torch.uint8)).shape == (2, 256)
+    with pytest.raises(ConfigError, match="at least 8 pixels"):
+        build("conv", channels=3, size=7, n_classes=10)
 
 
 def test_mlp_is_linear_layers_with_relu():
@@ -55,6 +67,22 @@ def test_mlp_is_linear_layers_with_relu():
 def test_mlp_names_the_size_it_takes():
     with pytest.raises(ValueError, match=r"images of 12 values; got \[3, 4, 4\]"):
         MLP(12, [5])(torch.zeros(1, 3, 4, 4))
+
+
+def test_simple_conv_is_four_convolutions_and_an_average():
+    torch.manual_seed(0)
+    net, x = SimpleConv(3).eval(), torch.randn(2, 3, 9, 9)
+    signed = SimpleConv(3, signed=True).eval()
+    signed.load_state_dict(net.state_dict())
+    h = x
+    for k in (1, 2, 3, 4):
+        conv, bn = getattr(net, f"conv{k}"), getattr(net, f"bn{k}")
+        h = bn(F.conv2d(F.relu(h) if k > 1 else h, conv.weight, conv.bias, padding=3))
+    torch.testing.assert_close(net(x), F.relu(h).mean((2, 3)))
+    torch.testing.assert_close(signed(x), h.tanh().mean((2, 3)))
+    assert bool((signed(x) < 0).any())
+    # drawn as by He et al. from what goes out: 16 maps of 7x7
+    assert net.conv1.weight.std().item() == pytest.approx((2 / (16 * 49)) ** 0.5, rel=0.05)
 
 
 def test_cnn3_is_the_papers_chain_at_32_pixels():

@@ -17,8 +17,9 @@ from PIL import Image
 from report_sample import sample_report
 from test_report import Page
 
-from truecue.audit.bias import BiasPictures, bias_pictures
+from truecue.audit.bias import bias_pictures
 from truecue.audit.show import Gallery, Grid
+from truecue.audit.shown import BiasPictures
 from truecue.engine.device import Device
 from truecue.errors import StorageError
 from truecue.report import write_report

@@ -2,110 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from truecue.audit import show
-from truecue.audit.deepfool import Moved
-from truecue.audit.halves import Seen, Separation, both_right, compare, look, separation
-from truecue.audit.show import Gallery, Grid, Histogram, Maps
+from truecue.audit.halves import Change, Seen, both_right, compare, far_enough, look
+from truecue.audit.separation import Effect, Separation, effect, separation
+from truecue.audit.show import MODEL, SIGNAL, Maps
+from truecue.audit.shown import BiasPictures, Pushed
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.judge import aligned_mask
 from truecue.errors import ConfigError, DataError
+from truecue.metrics.intervals import wilson
+from truecue.nets.classifier import Classifier
 from truecue.nets.vae import PairedVAE
 
 PROBED = 500
 """Images that are pushed to another class's bias, for the numbers and the average maps."""
 FAR = 2.0
 """The smallest move only just crosses the boundary; times this, a picture shows it plainly."""
+MOST = 6.0
+"""The longest move by which a classifier is tried, in smallest ones."""
+SMALLEST, ENOUGH = "smallest change", "until the model says it"
+"""Rows of pictures."""
 LEAK = 1.0
 """Slope below zero in the second try. On coloured digits, 1 brought 38 of 71 images there that had
 not arrived, by moves of 10.4 on average; 0.1 brought 19, by 12.0."""
-
-
-class Pushed(NamedTuple):
-    """The images that were pushed to another class's bias, and how that went."""
-
-    ids: Tensor
-    """int64 [n], positions in the split that they are from."""
-    y: Tensor
-    """int64 [n], labels."""
-    target: Tensor
-    """int64 [n]."""
-    moved: Moved
-    shift: Tensor
-    """float [n], length of the move in the latent."""
-    separation: Separation
-    """Of those that reached their target."""
-    far: Separation
-    """The same with moves that are `factor` times as long, in the same direction."""
-    factor: float
-
-
-@dataclass(frozen=True)
-class BiasPictures:
-    """Pictures and numbers about a learned bias."""
-
-    classes: tuple[str, ...]
-    split: str
-    """The split that the pushed images are from."""
-    gallery: tuple[Gallery, Gallery]
-    """Training images with the lowest and the highest biased-half probability of their label."""
-    histogram: Histogram
-    auc: float | None
-    """Chance that a conflicting training image has a lower probability than an aligned one; None
-    without bias labels."""
-    grids: Mapping[str, Grid] = field(default_factory=dict)
-    """`push`, `strip`, `swap` and `pairs`, those that could be made."""
-    heat: Maps | None = None
-    """One map for each column of the grid `push`."""
-    class_maps: Maps | None = None
-    pushed: Pushed | None = None
-    swapped: Separation | None = None
-    """The same numbers where the whole bias latent of another image was put in."""
-    notes: tuple[str, ...] = ()
-    """What could not be made or did not work, in sentences."""
-
-    def summary(self) -> dict[str, Any]:
-        """The numbers about all images together, for a report's JSON."""
-        push = _pushed(self.pushed, self.classes) or {}
-        return {
-            "split": self.split,
-            "push": {key: value for key, value in push.items() if key != "images"} or None,
-            "swap": self.swapped and self.swapped.to_dict(),
-            "auc": self.auc,
-            "notes": list(self.notes),
-        }
-
-    def to_dict(self) -> dict[str, Any]:
-        """All numbers and captions, for JSON; the pictures themselves are left out."""
-        return {
-            "format": 1,
-            "kind": "bias",
-            "classes": list(self.classes),
-            "split": self.split,
-            "notes": list(self.notes),
-            "push": _pushed(self.pushed, self.classes),
-            "swap": self.swapped and self.swapped.to_dict(),
-            "auc": self.auc,
-            "grids": {key: _grid(grid) for key, grid in self.grids.items()},
-            "class_maps": self.class_maps and _maps(self.class_maps),
-            "gallery": {
-                key: _gallery(sheet)
-                for key, sheet in zip(("lowest", "highest"), self.gallery, strict=True)
-            },
-            "histogram": {
-                "bins": show.BINS,
-                "counts": dict(
-                    zip(self.histogram.classes, self.histogram.counts.tolist(), strict=True)
-                ),
-            },
-        }
 
 
 def bias_pictures(
@@ -116,7 +43,8 @@ def bias_pictures(
     target: str | None = None,
     steps: int = 20,
     leak: float = LEAK,
-    factor: float = FAR,
+    factor: float | None = None,
+    model: Classifier | None = None,
     device: Device | None = None,
 ) -> BiasPictures:
     """Show what the biased half of a paired VAE goes by.
@@ -126,6 +54,10 @@ def bias_pictures(
     the picture is decoded again: what changes is what the biased half goes by. No bias label is
     looked at; where there are some, they mark the training images of the gallery and give `auc`.
 
+    Where the biased half follows a classifier (`show_bias`), that classifier stands for the signal
+    half: it must be right about the images, and is shown the pictures to see whether they change
+    its answer.
+
     Args:
         vae: trained; put into evaluation mode and onto the device.
         data: the splits; a single set stands for all three.
@@ -134,7 +66,10 @@ def bias_pictures(
             drawn at random.
         steps: most steps of DeepFool.
         leak: see `deepfool`; 0: as published, without a second try.
-        factor: the smallest move is shown, and one in its direction that is so many times as long.
+        factor: the smallest move is shown, and one in its direction that is so many times as long;
+            None: 2. With `model`: moves in that direction grow until it says the target, at most
+            so many times as long; None: 6.
+        model: the classifier that the biased half follows.
         device: where to compute; None: the best there is.
 
     Raises:
@@ -146,15 +81,18 @@ def bias_pictures(
     _check(vae, train, target)
     device = device or Device()
     vae = vae.to(device.device).eval()
+    model = model and model.to(device.device).eval()
+    factor = factor or (FAR if model is None else MOST)
 
-    seen_train = look(vae, train, device)
-    seen = seen_train if part is train else look(vae, part, device)
+    seen_train = look(vae, train, device, model)
+    seen = seen_train if part is train else look(vae, part, device, model)
     shown = BiasPictures(
         classes=train.classes,
         split=sets.split,
         gallery=show.galleries(train, seen_train, sets.agree),
         histogram=show.histogram(train, seen_train),
         auc=_auc(train, seen_train, sets.agree),
+        judge=SIGNAL if model is None else MODEL,
     )
     if len(test.y.unique()) > 1:
         pairs = show.pairs_grid(vae, test, look(vae, test, device), device, seed)
@@ -166,10 +104,14 @@ def bias_pictures(
     ids = ids[:PROBED]
     if len(ids) == 0:
         besides = "" if target is None else f" and that is not labelled {target}"
+        both, cure = (
+            ("both halves get", "look at how well each half does by itself")
+            if model is None
+            else ("the model and the half that follows it get", "look at how well the model does")
+        )
         note = (
-            f"None of the {len(part):,} images is one that both halves get right{besides}, so there"
-            " is none to push to another class's bias. Train longer, or look at how well each half"
-            " does by itself"
+            f"None of the {len(part):,} images is one that {both} right{besides}, so there"
+            f" is none to push to another class's bias. Train longer, or {cure}"
         )
         return replace(shown, notes=(note,))
     wanted = (
@@ -179,7 +121,7 @@ def bias_pictures(
     )
     given = show.donors(seen.bias, wanted, seed)
     return _push(vae, shown, part, seen, ids, wanted, given, device,
-                 steps=steps, leak=leak, factor=factor)  # fmt: skip
+                 steps=steps, leak=leak, factor=factor, model=model)  # fmt: skip
 
 
 class _Sets(NamedTuple):
@@ -203,51 +145,75 @@ def _sets(data: Splits | ImageSet) -> _Sets:
 def _push(
     vae: PairedVAE, shown: BiasPictures, part: ImageSet, seen: Seen, ids: Tensor, target: Tensor,
     given: Tensor, device: Device, *, steps: int, leak: float, factor: float,
+    model: Classifier | None,
 ) -> BiasPictures:  # fmt: skip
     """Add what is seen when the bias latents of some images are changed.
 
     Args:
-        vae: on the device, in evaluation mode.
+        vae: on the device, in evaluation mode, as is `model`.
         shown: what there is already.
         part: images.
-        seen: what both halves make of them.
+        seen: what is made of them.
         ids: int64 [n], n > 0, the images that are pushed.
         target: int64 [n], to which class's bias.
-        given: int64 [n], the images that give theirs in a swap; -1: none.
+        given: int64 [n], the images that give their latents in a swap; -1: none.
         device: where to compute.
         steps: see `deepfool`.
         leak: see `deepfool`.
         factor: see `bias_pictures`.
+        model: see `bias_pictures`.
     """
-    chosen, own = part.select(ids), seen.select(ids)
+    chosen, own, judge = part.select(ids), seen.select(ids), shown.judge
     moved = show.push(vae, own.z_b, target, device, steps=steps, leak=leak)
-    there = moved.reached
-    change = compare(vae, own.z_s, own.z_b, moved.z, chosen, device)
-    further = own.z_b + factor * (moved.z - own.z_b)
-    far = compare(vae, own.z_s, own.z_b, further, chosen, device)
+    there, move, old = moved.reached, moved.z - own.z_b, (own.z_s, own.z_b)
+    change = compare(vae, old, (own.z_s, moved.z), chosen, device, model)
+    measured: Callable[[Change, Tensor], Separation | Effect]
+    if model is None:
+        times, longer, measured = None, torch.full((len(ids),), factor), separation
+        rows = SMALLEST, f"{show.as_words(factor)} that change"
+        failed = ~there, ~there
+    else:
+        times = far_enough(vae, *old, move, target, model, device, factor)
+        longer, measured = times.clamp(max=factor), effect
+        rows, failed = (SMALLEST, ENOUGH), (change.then.judge != target, times.isinf())
+    far = compare(vae, old, (own.z_s, own.z_b + longer[:, None] * move), chosen, device, model)
     pushed = Pushed(
-        ids, chosen.y, target, moved, (moved.z - own.z_b).norm(dim=1),
-        separation(change.select(there), target[there]),
-        separation(far.select(there), target[there]), factor,
+        ids, chosen.y, target, moved, move.norm(dim=1),
+        measured(change.select(there), target[there]),
+        measured(far.select(there), target[there]), factor, times,
     )  # fmt: skip
     grids = dict(shown.grids)
-    grids["push"] = show.push_grid(chosen, target, there, {1.0: change, factor: far})
-    grids["strip"] = show.strip(vae, chosen, own, device, steps=steps, leak=leak, factor=factor)
-    n = len(grids["push"].columns)
+    grids["push"] = show.push_grid(chosen, target, rows, (change, far), failed, judge)
+    grids["strip"] = show.strip(
+        vae, chosen, own, device, steps=steps, leak=leak, factor=factor, model=model
+    )
+    # where a classifier is followed, the smallest change need not mean anything to it
+    mapped, columns = (change if model is None else far), grids["push"].columns
     shown = replace(
         shown, pushed=pushed, grids=grids,
-        heat=Maps(change.heat[:n], grids["push"].columns, (1,) * n),
-        class_maps=show.class_maps(change.heat, target, there, part.classes),
+        heat=Maps(mapped.heat[: len(columns)], columns, (1,) * len(columns)),
+        class_maps=show.class_maps(mapped.heat, target, pushed.reached, part.classes),
     )  # fmt: skip
+    if model is not None:
+        same = int((change.first.judge == own.judge).sum())
+        shown = replace(shown, faithful=wilson(same, len(ids)))
     have = given >= 0
     if not bool(have.any()):
         return shown
     images, given, target, own = chosen.select(have), given[have], target[have], own.select(have)
-    swap = compare(vae, own.z_s, own.z_b, seen.z_b[given], images, device)
-    smallest = show.push_grid(images, target, there[have], {1.0: change.select(have)})
+    old, other, which = (own.z_s, own.z_b), seen.select(given), int(model is not None)
+    swap = compare(vae, old, (own.z_s, other.z_b), images, device, model)
+    pair = show.push_grid(
+        images, target, rows[which:][:1], ((change, far)[which].select(have),),
+        (failed[which][have],), judge,
+    )  # fmt: skip
     pictures = part.images[given[: show.COLUMNS]]
-    grids = grids | {"swap": show.swap_grid(images, target, pictures, swap, smallest)}
-    return replace(shown, grids=grids, swapped=separation(swap, target))
+    grids = grids | {"swap": show.swap_grid(images, target, pictures, swap, pair, judge)}
+    shown = replace(shown, grids=grids, swapped=measured(swap, target))
+    if model is None:
+        return shown
+    control = compare(vae, old, (other.z_s, own.z_b), images, device, model)
+    return replace(shown, control=effect(control, target))
 
 
 def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
@@ -257,6 +223,15 @@ def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
             f"the network was made for {vae.n_classes} classes and images of shape {list(made)};"
             f" these have {len(images.classes)} classes and shape {list(got)}"
         )
+    check_target(images, target)
+
+
+def check_target(images: ImageSet, target: str | None) -> None:
+    """Refuse a class that is not there.
+
+    Raises:
+        ConfigError: there is no class `target`.
+    """
     if target is not None and target not in images.classes:
         raise ConfigError(
             f"there is no class '{target}'; the classes are {', '.join(images.classes)}"
@@ -280,50 +255,3 @@ def _auc(train: ImageSet, seen: Seen, agree: Tensor | None) -> float | None:
     known = agree >= 0
     p = seen.p_bias.gather(1, train.y[:, None]).squeeze(1)
     return float(roc_auc_score(agree[known].numpy(), p[known].numpy()))
-
-
-def _pushed(pushed: Pushed | None, classes: tuple[str, ...]) -> dict[str, Any] | None:
-    if pushed is None:
-        return None
-    moved = pushed.moved
-    columns = {
-        "image": pushed.ids.tolist(),
-        "label": [classes[y] for y in pushed.y.tolist()],
-        "target": [classes[t] for t in pushed.target.tolist()],
-        "reached": moved.reached.tolist(),
-        "rescued": moved.rescued.tolist(),
-        "steps": moved.steps.tolist(),
-        "shift": [round(s, 4) for s in pushed.shift.tolist()],
-    }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {
-        "tried": len(rows),
-        "reached": int(moved.reached.sum()),
-        "rescued": int(moved.rescued.sum()),
-        **pushed.separation.to_dict(),
-        "factor": pushed.factor,
-        "far": pushed.far.to_dict(),
-        "images": rows,
-    }
-
-
-def _grid(grid: Grid) -> dict[str, Any]:
-    return {
-        "rows": list(grid.rows),
-        "columns": list(grid.columns),
-        "captions": [list(row) for row in grid.captions],
-        "failed": grid.failed.tolist(),
-    }
-
-
-def _maps(maps: Maps) -> list[dict[str, Any]]:
-    rows = zip(maps.titles, maps.counts, maps.values, strict=True)
-    return [
-        {"class": title, "pictures": n, "mean": float(v.mean()), "max": float(v.max())}
-        for title, n, v in rows
-    ]
-
-
-def _gallery(sheet: Gallery) -> list[dict[str, Any]]:
-    rows = zip(sheet.ids.tolist(), sheet.p.tolist(), sheet.captions, sheet.marks, strict=True)
-    return [{"image": i, "p": p, "caption": c, "mark": m} for i, p, c, m in rows]

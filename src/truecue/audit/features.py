@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from truecue.atomic import write_text
 from truecue.data.files import cache_folder
@@ -165,11 +165,12 @@ def open_store(folder: Path, key: dict[str, Any] | None = None) -> Store:
     return Store(folder, *arrays)
 
 
-def predict(store: Store, weight: Tensor, bias: Tensor) -> Tensor:
-    """The classes that a linear head predicts from features: int64 [n]."""
+@torch.no_grad()
+def predict(store: Store, head: nn.Linear) -> Tensor:
+    """The classes that a last layer on the CPU predicts from features: int64 [n]."""
     said = []
     for ids in torch.arange(len(store)).split(SHARD):
-        said.append((store.rows(ids) @ weight.T + bias).argmax(1))
+        said.append(head(store.rows(ids)).argmax(1))
     return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64)
 
 

@@ -11,23 +11,32 @@ from torch.nn import functional as F
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
-from truecue.metrics.intervals import Estimate, wilson
+from truecue.nets.classifier import Classifier
 from truecue.nets.vae import PairedVAE
 from truecue.seeds import derive
 
 BATCH = 250
 """Images that are decoded at a time."""
+RUNGS = 9
+"""Lengths that are tried of a move, from the smallest to the longest one, each by the same factor
+longer than the one before."""
+
+Pair = tuple[Tensor, Tensor]
+"""Signal and bias latents, float [n, d] each."""
 
 
 class Seen(NamedTuple):
-    """What both halves make of n images; nothing is sampled."""
+    """What the biased half and a judge make of n images; nothing is sampled.
+
+    The judge is the signal half. Where the biased half follows a classifier, it is that classifier.
+    """
 
     z_s: Tensor
     """float [n, d], means of the signal latent."""
     z_b: Tensor
     """float [n, d], means of the bias latent."""
-    signal: Tensor
-    """int64 [n], the class that the signal half says."""
+    judge: Tensor
+    """int64 [n], the class that the signal half says, or the classifier in its place."""
     bias: Tensor
     """int64 [n], the class that the biased half says."""
     p_bias: Tensor
@@ -58,42 +67,23 @@ class Change(NamedTuple):
         return Change(before, after, heat, self.first.select(ids), self.then.select(ids))
 
 
-class Separation(NamedTuple):
-    """How well the latents are separated: what changing the bias latent does to both halves.
-
-    The changed pictures are given to both encoders again, and compared with the reconstructions.
-    """
-
-    n: int
-    """Pictures judged."""
-    flips: Estimate
-    """Share in which the biased half says another class than for the reconstruction."""
-    to_target: Estimate
-    """Share in which it says the class that was aimed at."""
-    stays: Estimate
-    """Share in which the signal half says the same class as for the reconstruction."""
-    separated: Estimate
-    """Share in which both happen: the biased half flips and the signal half stays."""
-    change: float
-    """Mean absolute change of the pixels, in [0, 1]."""
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return {
-            key: value.to_dict() if isinstance(value, Estimate) else value
-            for key, value in self._asdict().items()
-        }
-
-
 @torch.no_grad()
-def look(vae: PairedVAE, images: ImageSet, device: Device) -> Seen:
-    """What both halves make of images; the network must be on the device, in evaluation mode."""
+def look(vae: PairedVAE, images: ImageSet, device: Device, model: Classifier | None = None) -> Seen:
+    """What both halves make of images.
+
+    Args:
+        vae: on the device, in evaluation mode, as is `model`.
+        images: n of them.
+        device: where to compute.
+        model: the judge in place of the signal half.
+    """
 
     def both(x: Tensor) -> Tensor:
         latents = vae.encode(x)
-        signal = vae.logits_s(latents.z_s_mean).argmax(1, keepdim=True)
+        judged = vae.logits_s(latents.z_s_mean) if model is None else model(x)
+        judge = judged.argmax(1, keepdim=True)
         p_bias = vae.logits_b(latents.z_b_mean).float().softmax(1)
-        return torch.cat([latents.z_s_mean, latents.z_b_mean, signal, p_bias], 1)
+        return torch.cat([latents.z_s_mean, latents.z_b_mean, judge, p_bias], 1)
 
     told = apply(both, images, device)
     k = len(images.classes)
@@ -111,48 +101,68 @@ def decode(vae: PairedVAE, z_s: Tensor, z_b: Tensor, device: Device) -> Tensor:
 
 
 def compare(
-    vae: PairedVAE, z_s: Tensor, z_b: Tensor, other: Tensor, part: ImageSet, device: Device
-) -> Change:
-    """Put other bias latents in the place of those of some images.
+    vae: PairedVAE, old: Pair, new: Pair, part: ImageSet, device: Device,
+    model: Classifier | None = None,
+) -> Change:  # fmt: skip
+    """Put other latents in the place of those of some images.
 
     Args:
         vae: on the device, in evaluation mode.
-        z_s: float [n, d], n > 0.
-        z_b: float [n, d].
-        other: float [n, d], what replaces `z_b`.
+        old: signal and bias latents, float [n, d] each, n > 0.
+        new: what replaces them.
         part: the n images.
         device: where to compute.
+        model: see `look`.
     """
-    before, after = (decode(vae, z_s, z, device) for z in (z_b, other))
+    before, after = (decode(vae, *latents, device) for latents in (old, new))
     pictures = as_bytes(before), as_bytes(after)
-    first, then = (look(vae, ImageSet(shown, part.y, part.classes), device) for shown in pictures)
+    sets = (ImageSet(shown, part.y, part.classes) for shown in pictures)
+    first, then = (look(vae, shown, device, model) for shown in sets)
     return Change(*pictures, (after - before).abs().mean(1), first, then)
 
 
-def separation(change: Change, target: Tensor) -> Separation:
-    """How often the biased half's answer flips while the signal half's stays.
+@torch.no_grad()
+def far_enough(
+    vae: PairedVAE, z_s: Tensor, z_b: Tensor, move: Tensor, target: Tensor, model: Classifier,
+    device: Device, most: float,
+) -> Tensor:  # fmt: skip
+    """How many times a move of the bias latent must be made until a classifier says the target.
 
     Args:
-        change: n images before and after.
-        target: int64 [n], the class that the biased half was meant to say.
+        vae: on the device, in evaluation mode, as is `model`.
+        z_s: float [n, d].
+        z_b: float [n, d], where the moves begin.
+        move: float [n, d], the smallest moves.
+        target: int64 [n].
+        model: is shown the decoded pictures.
+        device: where to compute.
+        most: the longest move, in smallest ones, at least 1.
+
+    Returns:
+        float [n], the first of `RUNGS` lengths in [1, most] that does; infinite where none does.
     """
-    n = len(target)
-    flips, to_target = change.first.bias != change.then.bias, change.then.bias == target
-    stays = change.first.signal == change.then.signal
-    hits = flips, to_target, stays, flips & stays
-    one, two, three, both = (wilson(int(hit.sum()), n) for hit in hits)
-    mean = float(change.heat.mean()) if n else float("nan")
-    return Separation(n, one, two, three, both, mean)
+    times = torch.full((len(target),), float("inf"))
+    for rung in range(RUNGS):
+        left = times.isinf().nonzero().squeeze(1)
+        if len(left) == 0:
+            break
+        length = most ** (rung / (RUNGS - 1))
+        shown = as_bytes(decode(vae, z_s[left], z_b[left] + length * move[left], device))
+        says = torch.cat([model(x.to(device.device)).argmax(1).cpu() for x in shown.split(BATCH)])
+        times[left[says == target[left]]] = length
+    return times
 
 
 def both_right(part: ImageSet, seen: Seen, seed: int) -> Tensor:
-    """Positions of the images that both halves get right, classes taking turns: int64 [m].
+    """Positions of the images that both halves, or half and model, get right: int64 [m].
+
+    In the order in which they are shown: classes take turns.
 
     No bias label is looked at. As the biased half is right as well, most of them are bias-aligned.
     """
     rng = torch.Generator().manual_seed(derive(seed, "bias pictures", "choose"))
     order = torch.randperm(len(part), generator=rng)
-    order = order[((seen.signal == part.y) & (seen.bias == part.y))[order]]
+    order = order[((seen.judge == part.y) & (seen.bias == part.y))[order]]
     return order[turns(part.y[order], len(part.classes))]
 
 

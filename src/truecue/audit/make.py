@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,7 +111,8 @@ def make_audit(
         "seed": seed,
         "settings": settings.to_dict(),
         "model": net and digest_of(net, head=True),
-        "encoder": encoder and digest_of(encoder, head=True),
+        # a head that will not be used is drawn anew each time that weights are loaded
+        "encoder": encoder and digest_of(encoder, head=maker.knows_classes(encoder)),
         "images": {name: digest_of_set(part) for name, part in parts.items()},
         "cues": cues is not None,
         "precision": device.precision,
@@ -138,17 +140,16 @@ class _Maker:
         self, net: Classifier | None, eyes: Classifier, cues: Cues | None, facts: dict[str, Any]
     ) -> Audit:
         stores = {name: self._encode(name, eyes) for name in self.parts}
-        own_head = eyes is net or self._knows_classes(eyes)
+        own_head = eyes is net or self.knows_classes(eyes)
         if not own_head:
             eyes = self._with_head(eyes, stores["train"].features)
-        head = eyes.head
-        weight, bias = (p.detach().cpu() for p in (head.weight, head.bias))
-        grouped = {name: predict(store, weight, bias) for name, store in stores.items()}
+        head = deepcopy(eyes.head).cpu()
+        weight, bias = head.weight.detach(), head.bias.detach()
+        grouped = {name: predict(store, head) for name, store in stores.items()}
         predicted = grouped
         if net is not None and net is not eyes:
-            head = net.head
-            own = [p.detach().cpu() for p in (head.weight, head.bias)]
-            predicted = {name: predict(self._encode(name, net), *own) for name in self.parts}
+            head = deepcopy(net.head).cpu()
+            predicted = {name: predict(self._encode(name, net), head) for name in self.parts}
         train = self.parts["train"]
         found = importance(
             stores["train"].features, train.y, weight, bias,
@@ -189,7 +190,8 @@ class _Maker:
     def _encode(self, name: str, net: Classifier) -> Any:
         return encode(self.parts[name], net, self.device, what=name, quiet=self.quiet)
 
-    def _knows_classes(self, net: Classifier) -> bool:
+    def knows_classes(self, net: Classifier) -> bool:
+        """Whether a network's card names the classes of these images: its head is then used."""
         known = net.spec.get("extra", {}).get("classes")
         return known is not None and tuple(known) == self.classes
 

@@ -14,6 +14,7 @@ from truecue.audit.audit import Audit
 from truecue.audit.make import write_array
 from truecue.audit.verdicts import Aggregate
 from truecue.metrics.agreement import null_gap
+from truecue.metrics.evidence import benjamini_hochberg
 from truecue.metrics.intervals import Estimate
 from truecue.metrics.ranking import (
     Gap,
@@ -21,7 +22,6 @@ from truecue.metrics.ranking import (
     class_gaps,
     collisions,
     end_hits,
-    false_discovery,
     is_small,
     rank,
     rank_correlation,
@@ -135,7 +135,7 @@ def _pairs(audit: Audit, split: str, own: Moments, k: int | None) -> list[dict[s
             mine = y == c
             row["correlation"] = _finite(rank_correlation(columns[mine, slot], right[mine]))
     gaps = class_gaps(*torch.tensor(counts).reshape(-1, 5).T)
-    adjusted = false_discovery([gap.p for gap in gaps])
+    adjusted = benjamini_hochberg([gap.p for gap in gaps])
     for row, gap, q in zip(measured, gaps, adjusted, strict=True):
         row.update(_plain(gap), q=q)
     return found
@@ -198,13 +198,18 @@ def _mean(gaps: dict[int, Gap], end: str) -> float | None:
 def _answers(judged: Aggregate) -> dict[str, Any]:
     """What the gaps rest on: how many verdicts of each kind, and a short text that tells them."""
     kinds = [pair.verdict for pair in judged.pairs.values()]
-    told = json.dumps(sorted((c, sorted(f)) for c, f in judged.spurious().items()))
     return {
         "pairs": len(kinds),
         **{kind: kinds.count(kind) for kind in ("core", "spurious", "undecided")},
         "fleiss": _finite(judged.fleiss),
-        "digest": hashlib.blake2b(told.encode(), digest_size=8).hexdigest(),
+        "digest": verdicts_digest(judged),
     }
+
+
+def verdicts_digest(judged: Aggregate) -> str:
+    """A short text that changes when what is spurious does."""
+    told = json.dumps(sorted((c, sorted(f)) for c, f in judged.spurious().items()))
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 def _finite(value: float) -> float | None:

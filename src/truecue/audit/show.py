@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from truecue.audit.deepfool import Moved, deepfool
-from truecue.audit.halves import Change, Seen, as_bytes, decode, turns
+from truecue.audit.halves import Change, Seen, as_bytes, decode, far_enough, turns
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
+from truecue.nets.classifier import Classifier
 from truecue.nets.vae import PairedVAE
 from truecue.seeds import derive
 
@@ -27,6 +28,9 @@ MOST_CLASSES = 12
 SHEET = 24
 """Images at either end of the gallery."""
 BINS = 20
+SIGNAL, MODEL = "signal", "model"
+"""Who judges pictures beside the biased half: the signal half, or the classifier that the biased
+half follows."""
 
 
 class Grid(NamedTuple):
@@ -39,7 +43,8 @@ class Grid(NamedTuple):
     captions: tuple[tuple[str, ...], ...]
     """What is written below each picture, row by row; may be empty."""
     failed: Tensor
-    """bool [rows, columns], pictures in which the biased half does not say what it was meant to."""
+    """bool [rows, columns], pictures in which the biased half, or the classifier that it follows,
+    does not say what it was meant to."""
 
 
 class Maps(NamedTuple):
@@ -95,38 +100,36 @@ def push(
 
 
 def push_grid(
-    part: ImageSet, target: Tensor, reached: Tensor, changes: Mapping[float, Change]
-) -> Grid:
+    part: ImageSet, target: Tensor, rows: Sequence[str], changes: Sequence[Change],
+    failed: Sequence[Tensor], judge: str = SIGNAL,
+) -> Grid:  # fmt: skip
     """Original, reconstruction, and reconstructions with the bias moved to another class.
 
     Args:
         part: the images, n.
         target: int64 [n].
-        reached: bool [n], by the smallest move.
-        changes: of the same images, by how many times the smallest move was made.
+        rows: names of the changes.
+        changes: of the same images.
+        failed: bool [n], of each change.
+        judge: what to call it.
     """
     names, n = part.classes, min(COLUMNS, len(part))
     pairs = list(zip(part.y[:n].tolist(), target[:n].tolist(), strict=True))
-    rows = tuple(
-        "smallest change" if times == 1 else f"{as_words(times)} that change" for times in changes
-    )
-    first = next(iter(changes.values()))
-    failed = torch.zeros(2 + len(rows), n, dtype=torch.bool)
-    failed[2:] = ~reached[:n]
-    pictures = [change.after[:n] for change in changes.values()]
-    said = (_says(change.then, names, n) for change in changes.values())
+    first, nothing = changes[0], torch.zeros(2, n, dtype=torch.bool)
+    pictures = [change.after[:n] for change in changes]
+    said = (_says(change.then, names, n, judge) for change in changes)
     return Grid(
         torch.stack([_pixels(part, n), first.before[:n], *pictures]),
         ("original", "reconstruction", *rows),
         tuple(f"{names[y]} → bias of {names[t]}" for y, t in pairs),
-        (("",) * n, _says(first.first, names, n), *said),
-        failed,
+        (("",) * n, _says(first.first, names, n, judge), *said),
+        torch.cat([nothing, *(f[None, :n] for f in failed)]),
     )
 
 
 def strip(
     vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, *, steps: int, leak: float,
-    factor: float,
+    factor: float, model: Classifier | None = None,
 ) -> Grid:  # fmt: skip
     """Some images, each with the bias of every class.
 
@@ -137,13 +140,20 @@ def strip(
         device: where to compute.
         steps: see `deepfool`.
         leak: see `deepfool`.
-        factor: how many times the smallest move is made.
+        factor: how many times the smallest move is made; with `model`, at most.
+        model: the move is made until it says the class; see `far_enough`.
     """
     n, names = min(STRIPS, len(part)), part.classes[:MOST_CLASSES]
     k = len(names)
     z_s, z_b = (z[:n].repeat_interleave(k, 0) for z in (seen.z_s, seen.z_b))
-    moved = push(vae, z_b, torch.arange(k).repeat(n), device, steps=steps, leak=leak)
-    further = z_b + factor * (moved.z - z_b)
+    target = torch.arange(k).repeat(n)
+    moved = push(vae, z_b, target, device, steps=steps, leak=leak)
+    reached, move = moved.reached, moved.z - z_b
+    times = torch.full((len(z_b),), factor)
+    if model is not None:
+        times = far_enough(vae, z_s, z_b, move, target, model, device, factor)
+        reached = times.isfinite()
+    further = z_b + times.clamp(max=factor)[:, None] * move
     pushed = as_bytes(decode(vae, z_s, further, device)).unflatten(0, (n, k))
     before = as_bytes(decode(vae, seen.z_s[:n], seen.z_b[:n], device))
     nothing = torch.zeros(n, 2, dtype=torch.bool)
@@ -152,7 +162,7 @@ def strip(
         tuple(part.classes[y] for y in part.y[:n].tolist()),
         ("original", "reconstruction", *(f"bias of {name}" for name in names)),
         (("",) * (k + 2),) * n,
-        torch.cat([nothing, ~moved.reached.view(n, k)], 1),
+        torch.cat([nothing, ~reached.view(n, k)], 1),
     )
 
 
@@ -168,7 +178,10 @@ def donors(bias: Tensor, target: Tensor, seed: int) -> Tensor:
     return found
 
 
-def swap_grid(part: ImageSet, target: Tensor, given: Tensor, change: Change, pushed: Grid) -> Grid:
+def swap_grid(
+    part: ImageSet, target: Tensor, given: Tensor, change: Change, pushed: Grid,
+    judge: str = SIGNAL,
+) -> Grid:  # fmt: skip
     """The same images with the whole bias latent of another image, below the smallest move.
 
     Args:
@@ -177,15 +190,21 @@ def swap_grid(part: ImageSet, target: Tensor, given: Tensor, change: Change, pus
         given: uint8 [n, c, h, w], the images that gave their bias latent.
         change: the swap.
         pushed: the grid of the smallest move, of the same images.
+        judge: what to call it.
     """
     n = min(COLUMNS, len(part))
     failed = torch.zeros(5, n, dtype=torch.bool)
-    failed[2], failed[4] = pushed.failed[2, :n], change.then.bias[:n] != target[:n]
+    says = change.then.bias if judge == SIGNAL else change.then.judge
+    failed[2], failed[4] = pushed.failed[2, :n], says[:n] != target[:n]
     return Grid(
         torch.cat([pushed.images[:, :n], torch.stack([given[:n], change.after[:n]])]),
         (*pushed.rows, "an image with that bias", "with its whole bias latent"),
         pushed.columns[:n],
-        (*(row[:n] for row in pushed.captions), ("",) * n, _says(change.then, part.classes, n)),
+        (
+            *(row[:n] for row in pushed.captions),
+            ("",) * n,
+            _says(change.then, part.classes, n, judge),
+        ),
         failed,
     )
 
@@ -274,7 +293,7 @@ def _pixels(part: ImageSet, n: int) -> Tensor:
     return part.images[torch.arange(n)]
 
 
-def _says(seen: Seen, names: tuple[str, ...], n: int) -> tuple[str, ...]:
-    """What both halves say of the pictures, seen again."""
-    pairs = zip(seen.bias[:n].tolist(), seen.signal[:n].tolist(), strict=True)
-    return tuple(f"biased {names[b]} · signal {names[s]}" for b, s in pairs)
+def _says(seen: Seen, names: tuple[str, ...], n: int, judge: str) -> tuple[str, ...]:
+    """What the biased half and the judge say of the pictures, seen again."""
+    pairs = zip(seen.bias[:n].tolist(), seen.judge[:n].tolist(), strict=True)
+    return tuple(f"biased {names[b]} · {judge} {names[s]}" for b, s in pairs)

@@ -62,6 +62,30 @@ def audit(
             "--stats-from", help="own or train: whose mean and deviation features are scaled by."
         ),
     ] = "own",
+    cues: Annotated[
+        bool,
+        typer.Option(
+            "--cues/--no-cues", help="Ask about colours, blur, borders, corners, files, too."
+        ),
+    ] = True,
+    core: Annotated[
+        list[str] | None,
+        typer.Option("--core", help="A cue that may belong to the classes; it raises no alarm."),
+    ] = None,
+    nuisance: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--nuisance",
+            help="A region that must not matter: NAME=LEFT,TOP,RIGHT,BOTTOM, shares of the image.",
+        ),
+    ] = None,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=0, help="Features that are drawn on the page.")
+    ] = 12,
+    robust: Annotated[
+        bool,
+        typer.Option("--robust", help="The encoder is adversarially robust: amplify features."),
+    ] = False,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -88,8 +112,8 @@ def audit(
     --encoder alone, the model is the encoder with a new last layer. A feature is a candidate until
     a person has judged it. Cut off and started again, it goes on where it was.
     """
-    from truecue.audit.make import AuditSettings, make_audit
-    from truecue.audit.measure import measure_gaps
+    from truecue import auditing
+    from truecue.audit.make import AuditSettings
     from truecue.config import parse_assignments
     from truecue.errors import ConfigError
 
@@ -121,19 +145,47 @@ def audit(
     eyes = None if encoder is None else _encoder(encoder, arch, norm, splits.train, root)
     if trains:
         net = _trained(plan, splits, out / "training", seed, arch, compute, fresh, silent, facts)
-    done = make_audit(
-        out, splits, net, encoder=eyes, settings=settings, seed=seed, device=compute, facts=facts,
-        fresh=fresh, quiet=silent,
+    done, gaps, found, page = auditing.audit(
+        out, splits, net, encoder=eyes, settings=settings, verdicts=verdicts, k=k,
+        stats_from="train" if stats_from == "train" else "own", cues=cues, core=core or (),
+        nuisance=_regions(nuisance or []), files=_files(suite), pictures=pictures, robust=robust,
+        seed=seed, device=compute, facts=facts, fresh=fresh, quiet=silent,
     )  # fmt: skip
-    if verdicts is not None:
-        done.verdicts().read_csv(verdicts)
-    gaps = measure_gaps(
-        done, k=k, stats_from="train" if stats_from == "train" else "own", seed=seed
-    )
     if as_json:
-        typer.echo(json.dumps({"audit": done.facts, "gaps": gaps}, indent=1))
+        told = {"audit": done.facts, "gaps": gaps, "cues": found}
+        typer.echo(json.dumps(told, indent=1))
     elif not quiet:
-        _show(done, gaps)
+        _show(done, gaps, found, page)
+
+
+def _regions(given: list[str]) -> dict[str, tuple[float, ...]]:
+    """Regions as `NAME=LEFT,TOP,RIGHT,BOTTOM`."""
+    from truecue.errors import ConfigError
+
+    found: dict[str, tuple[float, ...]] = {}
+    for text in given:
+        name, _, numbers = text.partition("=")
+        try:
+            box = tuple(float(number) for number in numbers.split(","))
+        except ValueError:
+            box = ()
+        if not name or len(box) != 4:
+            raise ConfigError(
+                "--nuisance wants NAME=LEFT,TOP,RIGHT,BOTTOM, such as banner=0,0.9,1,1; got"
+                f" '{text}'"
+            )
+        found[name] = box
+    return found
+
+
+def _files(suite: Any) -> Path | None:
+    """The folder that the names of a user's own images are in."""
+    from truecue.data.suites.folder import Folder
+
+    if not isinstance(suite, Folder):
+        return None
+    place = Path(suite.place())
+    return place if place.is_dir() else place.parent
 
 
 def _model(path: Path | None) -> tuple[Classifier | None, dict[str, Any]]:
@@ -184,7 +236,7 @@ def _trained(
     ).net  # fmt: skip
 
 
-def _show(audit: Audit, gaps: dict[str, Any]) -> None:
+def _show(audit: Audit, gaps: dict[str, Any], cues: dict[str, Any] | None, page: Path) -> None:
     """The strongest candidates, what the verdicts say, and where everything is."""
     from rich.console import Console
     from rich.markup import escape
@@ -217,10 +269,11 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
     for pair in order[:ROWS]:
         f = pairs[pair]
         rows = [found[pair] for found in by_pair.values()]
+        gaps_shown = [_gap(row, whole=row is rows[-1]) for row in rows]
         verdict = judged[pair].verdict if pair in judged else "–"
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
-            "–" if f.share is None else f"{f.share:.0%}", *(_gap(row, whole=row is rows[-1]) for row in rows),
+            "–" if f.share is None else f"{f.share:.0%}", *gaps_shown,
             _chance(rows[-1]), verdict,
         )  # fmt: skip
     console.print(table)
@@ -245,7 +298,27 @@ def _show(audit: Audit, gaps: dict[str, Any]) -> None:
         )
     for note in audit.facts["notes"]:
         console.print(f"Note: {escape(note)}.", soft_wrap=True)
-    console.print(f"Audit: {audit.folder} (audit.json, gaps.json)", soft_wrap=True, markup=False)
+    if cues is not None:
+        _show_cues(cues, console, str(audit.facts.get("data") or "DATA"))
+    console.print(f"Page: {page}", soft_wrap=True, markup=False)
+    console.print(f"Numbers: {audit.folder} (audit.json, gaps.json, cues.json)", soft_wrap=True,
+                  markup=False)  # fmt: skip
+    console.print(f"Judge the candidates: truecue app {audit.folder}", soft_wrap=True, markup=False)
+
+
+def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:
+    """Alarms and what to do about them, or that there is none."""
+    loud = [c for c in cues["cues"] if c["verdict"] == "alarm"]
+    for cue in loud:
+        console.print(f"[bold]Alarm, {cue['name']}:[/] {cue['why']}", soft_wrap=True)
+    for step in dict.fromkeys(step for cue in loud for step in cue["next"]):
+        console.print(f"  - {step.replace('DATA', name)}", soft_wrap=True, markup=False)
+    if not loud:
+        console.print(
+            f"Cues that should not matter: no alarm among {len(cues['cues'])}"
+            f" (false-discovery rate {cues['level']:g}). That is no proof that there is none.",
+            soft_wrap=True,
+        )
 
 
 def _chance(row: dict[str, Any]) -> str:

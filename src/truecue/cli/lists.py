@@ -128,6 +128,13 @@ def _settings(
             value = ...
         if isinstance(value, BaseModel):
             yield from _settings(type(value), f"{above}{name}.", value)  # type: ignore[arg-type]
+        elif (
+            value
+            and isinstance(value, dict)
+            and all(isinstance(part, BaseModel) for part in value.values())
+        ):
+            for key, part in value.items():
+                yield from _settings(type(part), f"{above}{name}.{key}.", part)
         else:
             yield f"{above}{name}", value, field.description or ""
 

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from truecue.cli import app as web
-from truecue.cli import audit, bench, data, evaluate, lists, pictures, train
+from truecue.cli import (
+    audit,
+    bench,
+    data,
+    directions,
+    evaluate,
+    lists,
+    pictures,
+    rank,
+    repair,
+    train,
+)  # fmt: skip
 from truecue.errors import Interrupted, TruecueError
 
 app = typer.Typer(
@@ -22,11 +33,14 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(audit.audit)
 app.command()(web.app)
+app.command()(rank.rank)
+app.command()(repair.repair)
 app.add_typer(lists.methods, name="methods")
 app.add_typer(lists.suites, name="suites")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(pictures.app, name="show")
+app.add_typer(directions.app, name="directions")
 
 _debug = False
 

@@ -88,6 +88,16 @@ def open_suite(data: str, changes: dict[str, Any], *, skip_unreadable: bool = Fa
     return open_data(data, changes)
 
 
+def suite_again(asked: dict[str, Any], changes: dict[str, Any] | None = None) -> Suite:
+    """The suite that a run or an audit was made with, from the `asked` of its run.toml."""
+    from truecue.data.suites import suite_named, suite_names
+    from truecue.data.suites.folder import Folder
+
+    name = str(asked.get("data"))
+    kind = suite_named(name) if name in suite_names() else Folder
+    return kind(**asked.get("data_settings", {})).override(changes or {})
+
+
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
     """A suite's splits; missing folders are named, and suites that can tell show progress."""
     if root is not None and not suite.self_made and not root.is_dir():

@@ -17,13 +17,14 @@ from torch import Tensor
 from truecue.config import suggest
 from truecue.errors import ConfigError
 
-AugmentName = Literal["flip", "crop", "resized_crop", "jitter", "grey", "blur"]
+AugmentName = Literal["flip", "crop", "resized_crop", "large_crop", "jitter", "grey", "blur"]
 
 # Strengths and probabilities are SimCLR's as the methods here use them (ColorJitter(0.4, 0.4, 0.4,
 # 0.1) with probability 0.8, greyscale 0.2, blur 0.5 with sigma 0.1 to 2).
 _STRENGTH, _HUE = 0.4, 0.1
 _P_FLIP, _P_JITTER, _P_GREY, _P_BLUR = 0.5, 0.8, 0.2, 0.5
 _SIGMA = (0.1, 2.0)
+_LARGE = (0.2, 1.0)
 _PADDING = 4
 _TRIES = 10
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601
@@ -44,6 +45,7 @@ def augment(
     | flip | mirrored left to right, with probability 0.5 |
     | crop | 4 black pixels added on each side, and a window of the old size cut out |
     | resized_crop | a box of `scale` x the area, ratio 3/4 to 4/3, enlarged to the old size |
+    | large_crop | the same with a box of 0.2 to 1 x the area |
     | jitter | with probability 0.8: brightness, contrast, saturation x 0.6..1.4, hue +- 0.1 turn |
     | grey | without colour, with probability 0.2 |
     | blur | with probability 0.5: Gaussian of 0.1 to 2 pixels |
@@ -52,8 +54,7 @@ def augment(
         images: uint8 [b, c, h, w]; not changed.
         names: operations in the order in which they act. Geometry first is fastest.
         generator: on the images' device; the parameters are drawn from it.
-        scale: least and greatest share of the area for `resized_crop`. torchvision's default; many
-            contrastive methods use (0.2, 1).
+        scale: least and greatest share of the area for `resized_crop`; torchvision's default.
 
     Returns:
         uint8 [b, c, h, w]; `images` itself where `names` is empty.
@@ -85,6 +86,8 @@ def _draw_and_apply(
             return crop(images, top.clamp_(max=2 * _PADDING), left.clamp_(max=2 * _PADDING))
         case "resized_crop":
             return resized_crop(images, random_boxes(n, height, width, generator, scale=scale))
+        case "large_crop":
+            return resized_crop(images, random_boxes(n, height, width, generator, scale=_LARGE))
         case "jitter":
             chosen = uniform(0, 1) < _P_JITTER
             b, c, s = (1 + uniform(-_STRENGTH, _STRENGTH) * chosen for _ in range(3))

@@ -66,6 +66,9 @@ class Loader:
         views: how many independently augmented copies of each image.
         drop_last: leave out a trailing batch that is not full.
         weights: float [n], relative chance of each image to be drawn.
+        at_least: bool [n] and a number: every batch has so many of the marked images (or as many as
+            it has places). Where it has fewer, the first others give way to marked ones drawn with
+            replacement.
         device: where batches are wanted.
         rank: this process.
         world: the number of processes.
@@ -84,6 +87,7 @@ class Loader:
         views: int = 1,
         drop_last: bool = False,
         weights: Tensor | None = None,
+        at_least: tuple[Tensor, int] | None = None,
         device: torch.device | str = "cpu",
         rank: int = 0,
         world: int = 1,
@@ -110,6 +114,7 @@ class Loader:
         self._attributes = {k: a.values.to(self._device) for k, a in data.attributes.items()}
         self._key, self._augment, self._views = tuple(key), tuple(augment), views
         self._size, self._weights = batch_size, weights
+        self._at_least = None if at_least is None else _check_marked(*at_least, n, self._device)
         self._rank, self._world = rank, world
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
         self._reader = ThreadPoolExecutor(1) if isinstance(self._images, ArrayFile) else None
@@ -128,6 +133,8 @@ class Loader:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._draw(epoch).to(self._device)
         ids = self._order[k * self._size : (k + 1) * self._size]
+        if self._at_least is not None:
+            ids = self._with_marked(ids, step, *self._at_least)
         return ids if self._world == 1 else ids[self._rank :: self._world]
 
     def _draw(self, epoch: int) -> Tensor:
@@ -139,6 +146,17 @@ class Loader:
         edges = self._weights.cumsum(0)
         draws = torch.rand(n, generator=rng, dtype=torch.float64) * edges[-1]
         return torch.searchsorted(edges, draws, right=True).clamp_(max=n - 1)
+
+    def _with_marked(self, ids: Tensor, step: int, marked: Tensor, least: int) -> Tensor:
+        """The same batch with `least` marked images; no look at how many it has already."""
+        rng = torch.Generator().manual_seed(derive(*self._key, "at least", step))
+        places = marked.nonzero()[:, 0]
+        drawn = places[torch.randint(len(places), (least,), generator=rng).to(places.device)]
+        there = marked[ids]
+        missing = (least - there.sum()).clamp(min=0)
+        turn = (~there).cumsum(0)  # 1 for the first image that is not marked
+        gives_way = ~there & (turn <= missing)
+        return torch.where(gives_way, drawn[(turn - 1).clamp(0, least - 1)], ids)
 
     def _fetch(self, step: int, ids: Tensor) -> Tensor:
         if isinstance(self._images, Tensor):
@@ -191,6 +209,14 @@ def _free_bytes(device: torch.device) -> int:
     except ValueError:  # macOS tells only how much there is in all
         pages = os.sysconf("SC_PHYS_PAGES") // 2
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _check_marked(marked: Tensor, least: int, n: int, device: torch.device) -> tuple[Tensor, int]:
+    if marked.shape != (n,) or marked.dtype != torch.bool:
+        raise ValueError(f"marked images must be bool [{n}]; got {marked.dtype}, {marked.shape}")
+    if least < 1 or not bool(marked.any()):
+        raise ValueError(f"at least {least} of {int(marked.sum())} marked images cannot be drawn")
+    return marked.to(device), least
 
 
 def _check_weights(weights: Tensor, n: int) -> Tensor:

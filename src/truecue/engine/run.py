@@ -45,6 +45,13 @@ class Branch(NamedTuple):
     """"biased", "debiased" or "" ."""
 
 
+class Pairs(NamedTuple):
+    """That the similarities of pairs of images are worth showing."""
+
+    guessed_by: str | None
+    """The branch whose answers stand for bias labels; None: the data's own."""
+
+
 @dataclass
 class Run:
     """What a method's `fit` works with. Training and computing go through it, and are durable.
@@ -70,6 +77,10 @@ class Run:
     """Filled by `publish`."""
     kept: dict[str, PairedVAE] = field(default_factory=dict)
     """Filled by `keep`."""
+    pairs: Pairs | None = None
+    """Set by `show_pairs`."""
+    told: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Filled by `tell`."""
     warnings: list[str] = field(default_factory=list)
     """Filled by `warn`."""
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -89,6 +100,7 @@ class Run:
         plan: Plan,
         *,
         weights: Tensor | None = None,
+        at_least: tuple[Tensor, int] | None = None,
         watch: Callable[[L], float] | None = None,
     ) -> L:
         """Train what `make` returns, or read it back, or go on where it was cut off.
@@ -99,6 +111,7 @@ class Run:
             data: training images, or anything that gives a batch for a step.
             plan: how.
             weights: float [n], relative chance of each image to be drawn.
+            at_least: bool [n] and how many of the marked images every batch has, see `Loader`.
             watch: value of a learner after an epoch, smaller is better; replaces the rule
                 `val_loss` of `plan.select`.
 
@@ -121,7 +134,9 @@ class Run:
             self.stages[stage] = state["figures"]
             return learner.eval()
         source = (
-            data if not isinstance(data, ImageSet) else self._loader(stage, data, plan, weights)
+            self._loader(stage, data, plan, weights, at_least)
+            if isinstance(data, ImageSet)
+            else data
         )
         figures = loop.train(
             learner,
@@ -218,6 +233,19 @@ class Run:
         """Have a network that is not a classifier saved beside the result, for pictures."""
         self.kept[name] = vae
 
+    def show_pairs(self, guessed_by: str | None) -> None:
+        """Have the report show the similarities of test images, by who shares class and bias.
+
+        Args:
+            guessed_by: the branch whose answers stood for bias labels in training, if one did; they
+                stand for them in the report, too, where the data has none.
+        """
+        self.pairs = Pairs(guessed_by)
+
+    def tell(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Offer what a section of the report is made of, in main memory."""
+        self.told[name] = tensors
+
     def warn(self, sentence: str) -> None:
         """Tell the reader of the report something that matters."""
         self.warnings.append(sentence)
@@ -225,7 +253,10 @@ class Run:
     def _path(self, *parts: str) -> Path | None:
         return self.folder.joinpath(*parts) if self.folder else None
 
-    def _loader(self, stage: str, data: ImageSet, plan: Plan, weights: Tensor | None) -> Loader:
+    def _loader(
+        self, stage: str, data: ImageSet, plan: Plan, weights: Tensor | None,
+        at_least: tuple[Tensor, int] | None,
+    ) -> Loader:  # fmt: skip
         return Loader(
             data,
             batch_size=plan.batch_size,
@@ -234,6 +265,7 @@ class Run:
             views=plan.views,
             drop_last=plan.drop_last,
             weights=weights,
+            at_least=at_least,
             device=self.device.device,
             rank=self.device.rank,
             world=self.device.world,

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from truecue.config import suggest
 from truecue.errors import ConfigError
 from truecue.methods.base import Method, Uses
+from truecue.methods.defund import DeFund
 from truecue.methods.denetdm import DeNetDM
 from truecue.methods.dfr import DFR
 from truecue.methods.disent import DisEnt
@@ -18,8 +19,10 @@ from truecue.methods.lff import LfF
 from truecue.methods.reweight import Reweight
 from truecue.methods.sih import SiH
 from truecue.methods.subsample import Subsample
+from truecue.methods.supinfonce import SupInfoNCE
 
 METHODS: dict[str, type[Method]] = {
+    "defund": DeFund,
     "denetdm": DeNetDM,
     "dfr": DFR,
     "disent": DisEnt,
@@ -31,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "reweight": Reweight,
     "sih": SiH,
     "subsample": Subsample,
+    "supinfonce": SupInfoNCE,
 }
 """The package's methods by name; others enter through the entry-point group `truecue.methods`."""
 
@@ -59,6 +63,7 @@ __all__ = [
     "JTT",
     "LC",
     "METHODS",
+    "DeFund",
     "DeNetDM",
     "DisEnt",
     "GroupDRO",
@@ -67,6 +72,7 @@ __all__ = [
     "Reweight",
     "SiH",
     "Subsample",
+    "SupInfoNCE",
     "Uses",
     "method_named",
 ]

@@ -37,6 +37,8 @@ class Method(Config, ABC):
     """The method's name in full, with its source."""
     uses: ClassVar[Uses] = Uses.LABELS
     """What it asks for with default settings."""
+    instead: ClassVar[str] = ""
+    """For errors: settings with which it does without the bias labels it asks for, if there are."""
     plan: Plan = Plan()
     """How the network that is delivered is trained."""
 

@@ -64,7 +64,7 @@ class Paired(Learner):
 
     def forward(self, batch: Batch) -> Step:
         """The sum of four means; the weights by which the two halves differ carry no gradient."""
-        at = self._latents(batch.x)
+        at = self.latents(batch.x)
         z_s = sampled(at.z_s_mean, at.z_s_logvar)
         z_b = sampled(at.z_b_mean, at.z_b_logvar)
         signal, biased = wide(self.vae.logits_s(z_s)), wide(self.vae.logits_b(z_b))
@@ -92,12 +92,13 @@ class Paired(Learner):
 
     def validated(self, x: Tensor) -> Tensor:
         """Of images uint8 [b, c, h, w], with means for samples: both logits, and `drawn`'s sum."""
-        at = self._latents(x)
+        at = self.latents(x)
         drawn = self.drawn(x, at, at.z_s_mean, at.z_b_mean)
         logits = wide(self.vae.logits_s(at.z_s_mean)), wide(self.vae.logits_b(at.z_b_mean))
         return torch.cat([*logits, (drawn["reconstruction"] + drawn["kl"])[:, None]], 1)
 
-    def _latents(self, x: Tensor) -> Latents:
+    def latents(self, x: Tensor) -> Latents:
+        """Both latents of images uint8 [b, c, h, w]."""
         return Latents(*map(wide, self.vae.encode(x)))
 
     def groups(self) -> dict[str, Iterable[nn.Parameter]]:

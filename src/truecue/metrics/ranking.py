@@ -304,21 +304,6 @@ def is_small(n: int) -> bool:
     return n < FEW
 
 
-def false_discovery(p: list[float]) -> list[float]:
-    """Benjamini and Hochberg's adjusted p-values, for many gaps looked at together.
-
-    Source: Benjamini & Hochberg 1995.
-    """
-    if not p:
-        return []
-    values, n = np.array(p), len(p)
-    order = np.argsort(values)[::-1]
-    adjusted = np.minimum.accumulate(values[order] * n / np.arange(n, 0, -1)).clip(max=1)
-    result = np.empty(n)
-    result[order] = adjusted
-    return [float(v) for v in result]
-
-
 def collisions(gaps: Tensor, classes: Tensor, below: float = 0.0) -> list[tuple[int, float]]:
     """Classes whose mean gap over models is below a threshold, the most negative first.
 

@@ -14,7 +14,19 @@ from truecue.errors import ConfigError, MissingExtra
 from truecue.nets.classifier import Classifier
 from truecue.nets.latent import Latent, LatentConv, LatentMLP, LatentResNet
 from truecue.nets.resnet import ResNet
-from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv3, Pair, Projected
+from truecue.nets.small import (
+    CNN3,
+    CNN4,
+    MLP,
+    Centred,
+    CifarResNet,
+    Conv,
+    Conv3,
+    Pair,
+    Projected,
+    SimpleConv,
+    Unit,
+)
 
 NormName = Literal["unit", "half", "cifar", "imagenet", "clip"]
 """Of pixels in [0, 1]: "unit" leaves them, "half" is (x - 0.5) / 0.5, the others subtract a data
@@ -28,7 +40,7 @@ _RGB: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 _MLP = re.compile(r"mlp-(\d+)(?:x(\d+))?(-leaky)?")
 
 
-Encoder = MLP | Conv3 | CNN3 | CNN4 | CifarResNet | ResNet | Projected | Latent
+Encoder = MLP | Conv | Conv3 | CNN3 | CNN4 | SimpleConv | CifarResNet | ResNet | Projected | Latent
 
 
 LEAK = 0.1
@@ -56,8 +68,15 @@ _OURS = {
     "mlp-3": _mlp(3),
     "mlp-5": _mlp(5),
     "conv3": _Arch("3 padded convolutions of 3x3, 64 features", lambda c, _: Conv3(c), "unit", 4),
+    "conv": _Arch("3 convolutions of 4x4, 256 features", lambda c, _: Conv(c), "imagenet", 8),
     "cnn3": _Arch("3 convolutions of 5x5, 64 features", lambda c, _: CNN3(c), "cifar", 32),
     "cnn4": _Arch("4 unpadded convolutions, 512 features", lambda c, _: CNN4(c), "imagenet", 42),
+    "simple_conv": _Arch(
+        "4 padded convolutions of 7x7, 128 features", lambda c, _: SimpleConv(c), "half", 1
+    ),
+    "simple_conv-tanh": _Arch(
+        "simple_conv that ends with tanh", lambda c, _: SimpleConv(c, signed=True), "half", 1
+    ),
     "resnet20": _Arch(
         "ResNet-20 for 32 px, 64 features", lambda c, _: CifarResNet(c, 20), "cifar", 4
     ),
@@ -105,8 +124,10 @@ def build(
         arch: one of `names()`; `mlp-N` or `mlp-NxW` for N layers (the head counted) of width W,
             with `-leaky` behind it for units that do not die;
             or a name of timm's, with options after commas: `mobilenetv2_100,pad_type=same`.
-            `timm:` before a name asks for timm's network where both have one, and `pair:` for two
-            encoders of that name whose features stand side by side before one head.
+            `timm:` before a name asks for timm's network where both have one, `pair:` for two
+            encoders of that name whose features stand side by side before one head, `unit:` for
+            features that are scaled to length 1, and `centred:` for features of mean 0 and
+            deviation 1 each.
         channels: of the images.
         size: of the images' sides, in pixels.
         n_classes: number of logits.
@@ -140,6 +161,21 @@ def build(
         "std": list(std),
     }
     return Classifier(encoder, nn.Linear(own, n_classes), mean=mean, std=std, spec=spec)
+
+
+def on_sphere(net: Classifier, *, centred: bool = False) -> Classifier:
+    """The same network with features that are scaled to length 1; `unit:` before its name.
+
+    Args:
+        net: the network; it is changed.
+        centred: give each feature mean 0 and deviation 1 before; `unit:centred:` before its name.
+    """
+    if centred:
+        net.encoder = Centred(net.encoder, net.n_features)
+    net.encoder = Unit(net.encoder, net.n_features)
+    prefix = "unit:centred:" if centred else "unit:"
+    net.spec = net.spec | {"arch": f"{prefix}{net.spec['arch']}"}
+    return net
 
 
 def names() -> dict[str, str]:
@@ -179,6 +215,12 @@ def _encoder(arch: str, channels: int, size: int) -> tuple[nn.Module, int, NormN
         first, length, norm = _encoder(arch.removeprefix("pair:"), channels, size)
         second, _, _ = _encoder(arch.removeprefix("pair:"), channels, size)
         return Pair(first, second, 2 * length), 2 * length, norm
+    if arch.startswith("unit:"):
+        inner, length, norm = _encoder(arch.removeprefix("unit:"), channels, size)
+        return Unit(inner, length), length, norm
+    if arch.startswith("centred:"):
+        inner, length, norm = _encoder(arch.removeprefix("centred:"), channels, size)
+        return Centred(inner, length), length, norm
     ours = _OURS.get(arch)
     if ours is None and arch.startswith("mlp"):
         ours = _any_mlp(arch)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from truecue.atomic import atomic
 from truecue.errors import ConfigError, DataError
+from truecue.nets.corrected import CorrectedHead
 
 _FORMAT = 1
 BUILT_FROM = ("arch", "channels", "size", "n_classes", "n_features", "norm")
@@ -166,6 +167,11 @@ def load_classifier(path: Path) -> Classifier:
             net = build(**built_from(spec))
     except (ConfigError, TypeError) as error:
         raise DataError(f"{card}: {error}") from None
+    if "corrections" in spec:
+        n = spec["corrections"]
+        if not isinstance(n, int) or n < 1:
+            raise DataError(f"{card}: the number of corrections must be 1 or more; it says {n!r}")
+        net.head = CorrectedHead(net.n_features, net.n_classes, n)
     fit_weights(net, state, f"{weights}, which {card.name} calls {spec['arch']},")
     net.spec = {name: value for name, value in spec.items() if name != "format"}
     return net.eval()

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from truecue.errors import DataError
 from truecue.nets.classifier import Classifier
 from truecue.nets.small import Pair, Projected
 
@@ -43,6 +44,9 @@ class FeatureMaps:
 
     Args:
         net: the classifier; it is not changed.
+
+    Raises:
+        DataError: its features are not finite.
     """
 
     def __init__(self, net: Classifier):
@@ -53,6 +57,11 @@ class FeatureMaps:
         with evaluating(net), torch.no_grad():
             x = net.pixels(noise)
             features = net.encoder(x)
+            if not bool(features.isfinite().all()):
+                raise DataError(
+                    f"the features of {net.spec.get('arch', 'the network')} are not finite: its"
+                    " weights are broken, as after a training run that diverged"
+                )
             own = _own_maps(net.encoder, x)
             if own is not None and own[0, 0].numel() > 1 and _pools(own, features):
                 self.kind = "pooled"
@@ -155,9 +164,11 @@ def _own_maps(encoder: Any, x: Tensor) -> Tensor | None:
     if isinstance(encoder, Projected):
         # the layer is linear, so that it may as well come before the mean
         inner = _own_maps(encoder.encoder, x)
+        if inner is None:
+            return None
         project = encoder.project
-        return inner if inner is None else F.conv2d(inner, project.weight[..., None, None],
-                                                    project.bias)  # fmt: skip
+        projected: Tensor = F.conv2d(inner, project.weight[:, :, None, None], project.bias)
+        return projected
     if isinstance(encoder, Pair):
         both = [_own_maps(part, x) for part in (encoder.first, encoder.second)]
         known = [maps for maps in both if maps is not None]
@@ -179,7 +190,7 @@ def _as_maps(output: Tensor, n_features: int, encoder: nn.Module) -> Tensor | No
     grid: Any = getattr(getattr(encoder, "patch_embed", None), "grid_size", None)
     if grid is None or patches.shape[1] != grid[0] * grid[1]:
         return None
-    return patches.movedim(2, 1).unflatten(2, tuple(grid))
+    return patches.movedim(2, 1).reshape(len(output), n_features, grid[0], grid[1])
 
 
 def _pools(maps: Tensor, features: Tensor) -> bool:

@@ -125,7 +125,8 @@ class LastLayer(Classifier):
 
 def joined(encoder: Classifier, last: Classifier) -> Classifier:
     """The frozen encoder of one network and the last layer of another, from images to logits."""
-    spec = {name: value for name, value in encoder.spec.items() if name != "extra"}
+    of_head = ("extra", "corrections")
+    spec = {name: value for name, value in encoder.spec.items() if name not in of_head}
     spec |= {"n_classes": last.n_classes}
     net = Classifier(encoder.encoder, last.head, mean=spec["mean"], std=spec["std"], spec=spec)
     return net.eval()

@@ -133,6 +133,64 @@ class CNN4(nn.Module):
         return F.relu(self.bn4(self.conv4(x)))
 
 
+class SimpleConv(nn.Module):
+    """The network of FairKL for Biased MNIST: four padded 7x7 convolutions, averaged to a vector.
+
+    Maps keep the size of the image, so that it is slow for its size. 529,920 parameters for three
+    channels.
+
+    Args:
+        channels: of the images.
+        signed: end with tanh instead of ReLU, so that features can point away from each other.
+
+    Source: github EIDOSLAB/unbiased-contrastive-learning, commit 25b3981.
+    """
+
+    n_features = 128
+
+    def __init__(self, channels: int, *, signed: bool = False):
+        super().__init__()
+        self.signed = signed
+        self.conv1, self.bn1 = _conv(channels, 16, 7, padding=3)
+        self.conv2, self.bn2 = _conv(16, 32, 7, padding=3)
+        self.conv3, self.bn3 = _conv(32, 64, 7, padding=3)
+        self.conv4, self.bn4 = _conv(64, 128, 7, padding=3)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, 128] of images [b, c, h, w]."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn3(self.conv3(x)))
+        x = self.bn4(self.conv4(x))
+        return (x.tanh() if self.signed else F.relu(x)).mean((2, 3))
+
+
+class Conv(nn.Module):
+    """Three 4x4 convolutions of stride 2 (64, 128, 256 channels), pooled to a vector.
+
+    Source: github geonyeong-park/Low-rank-regularization, commit 5a5c458; 659,328 parameters for
+    three channels.
+    """
+
+    n_features = 256
+
+    def __init__(self, channels: int):
+        super().__init__()
+        halving: dict[str, Any] = {"stride": 2, "padding": 1, "bias": False}
+        self.conv1, self.bn1 = _conv(channels, 64, 4, **halving)
+        self.conv2, self.bn2 = _conv(64, 128, 4, **halving)
+        self.conv3, self.bn3 = _conv(128, 256, 4, **halving)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, 256] of images [b, c, h, w] of at least 8 x 8 pixels."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = F.relu(self.bn2(self.conv2(x)))
+        return F.relu(self.bn3(self.conv3(x))).mean((2, 3))
+
+
 class CifarResNet(nn.Module):
     """ResNet for 32-pixel images (He et al. 2016, section 4.2), shortcuts without parameters.
 
@@ -193,6 +251,38 @@ class Pair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, n_features] of images [b, c, h, w], those of the first encoder in front."""
         return torch.cat([self.first(x), self.second(x)], 1)
+
+
+class Centred(nn.Module):
+    """An encoder whose features have mean 0 and deviation 1 each, over a batch in training.
+
+    Features behind ReLU all point one way, and more so the deeper an untrained network is.
+    """
+
+    def __init__(self, encoder: nn.Module, n_features: int):
+        super().__init__()
+        self.encoder, self.n_features = encoder, n_features
+        self.norm = nn.BatchNorm1d(n_features, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, n_features] of images [b, c, h, w]."""
+        features: Tensor = self.norm(self.encoder(x))
+        return features
+
+
+class Unit(nn.Module):
+    """An encoder whose features are scaled to length 1: places on a sphere."""
+
+    def __init__(self, encoder: nn.Module, n_features: int):
+        super().__init__()
+        self.encoder, self.n_features = encoder, n_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features [b, n_features] of length 1, of images [b, c, h, w]."""
+        features: Tensor = self.encoder(x)
+        # mixed precision would leave lengths that differ in the third digit
+        with torch.autocast(x.device.type, enabled=False):
+            return F.normalize(features.float(), dim=1, eps=1e-12)
 
 
 class _CifarBlock(nn.Module):

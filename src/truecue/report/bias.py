@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from truecue.audit.show import as_words
+from truecue.audit.show import MODEL, SIGNAL, as_words
 from truecue.report.pictures import Picture, Tile, tiles
 from truecue.report.view import count, interval, measure, percent
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from truecue.audit.bias import BiasPictures
     from truecue.audit.show import Grid
+    from truecue.audit.shown import BiasPictures
 
 CLEAR, KEPT = 0.5, 0.8
 """Shares of changed pictures from which the biased half counts as misled, and the signal half as
@@ -50,6 +50,8 @@ class Table(NamedTuple):
 
 def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
     """One sentence on how far the pictures can be trusted, and its tone."""
+    if numbers.get("judge") == MODEL:
+        return _headline_of_model(numbers)
     push = numbers["push"] or {}
     flips, stays = (measure(push.get("far"), key) for key in ("flips", "stays"))
     if flips.value is None or stays.value is None:
@@ -69,16 +71,55 @@ def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def measures(numbers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """For each number its name, and what it is for the smallest move, a longer one, and a swap."""
-    names = {
-        "flips": "biased half says another class than before",
-        "to_target": "biased half says the class aimed at",
-        "stays": "signal half says the same as before",
-        "separated": "both: biased half says another, signal half the same",
-    }
+def _headline_of_model(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    moved, kept = (measure(numbers[part], "flips") for part in ("swap", "control"))
+    if moved.value is None or kept.value is None:
+        return "There are no pictures of what goes with this model's answers", "unclear"
+    said = (
+        f"with the bias latent of another image, {percent(moved.value)} of the pictures change the"
+        f" model's answer; with its signal latent, {percent(kept.value)}"
+    )
+    if moved.value >= CLEAR and kept.value <= 1 - KEPT:
+        return f"What was changed moves the model: {said}", "good"
+    return f"Read these pictures with care: {said}", "bad"
+
+
+def columns(numbers: Mapping[str, Any]) -> list[str]:
+    """What the columns of `measures` are."""
+    if numbers.get("judge") == MODEL:
+        longer = "until the model says it"
+    else:
+        longer = f"{as_words((numbers['push'] or {'factor': 2})['factor'])} that change"
+    control = "control: whole signal latent instead"
+    names = ("smallest change", longer, "whole bias latent of another image", control)
+    return list(names[: len(_parts(numbers))])
+
+
+def _parts(numbers: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     push = numbers["push"] or {}
-    parts = [push, push.get("far") or {}, numbers["swap"] or {}]
+    parts = {"push": push, "far": push.get("far") or {}, "swap": numbers["swap"] or {}}
+    judged = numbers.get("judge") == MODEL
+    return parts | ({"control": numbers["control"] or {}} if judged else {})
+
+
+def measures(numbers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """For each number its name, and what it is in each of the `columns`."""
+    names = (
+        {
+            "flips": "the model says another class than before",
+            "to_target": "the model says the class aimed at",
+            "half_flips": "biased half says another class than before",
+            "half_to_target": "biased half says the class aimed at",
+        }
+        if numbers.get("judge") == MODEL
+        else {
+            "flips": "biased half says another class than before",
+            "to_target": "biased half says the class aimed at",
+            "stays": "signal half says the same as before",
+            "separated": "both: biased half says another, signal half the same",
+        }
+    )
+    parts = list(_parts(numbers).values())
 
     def said(part: Mapping[str, Any], key: str) -> str:
         found = measure(part, key)
@@ -110,7 +151,8 @@ def push_table(pictures: BiasPictures) -> Table | None:
         return None
     made = table("push", grid)
     painted = plain_tiles("difference", coloured(heat.values), ("",) * len(heat.values))
-    row = Row("difference (smallest change)", [(tile, False) for tile in painted])
+    which = "smallest change" if pictures.judge == SIGNAL else "last change"
+    row = Row(f"difference ({which})", [(tile, False) for tile in painted])
     return made._replace(rows=[*made.rows, row])
 
 

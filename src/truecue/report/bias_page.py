@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truecue.atomic import atomic, write_text
-from truecue.audit.show import BINS, MOST_CLASSES, as_words
+from truecue.audit.show import BINS, MODEL, MOST_CLASSES, as_words
 from truecue.report import facts
 from truecue.report.bias import (
     coloured,
+    columns,
     headline,
     measures,
     plain_tiles,
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import Tensor
 
-    from truecue.audit.bias import BiasPictures
     from truecue.audit.show import Gallery, Maps
+    from truecue.audit.shown import BiasPictures
 
 
 def write_bias_page(
@@ -82,12 +83,16 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
     return environment().get_template("bias.html.j2").render(
         data=numbers["about"].get("data"),
         created=facts.moment(numbers["about"].get("created")),
-        facts=_facts(numbers["about"]),
+        facts=facts_of(numbers["about"]),
         headline=headline(numbers),
         notes=pictures.notes,
         split=_SPLITS[pictures.split],
         push=numbers["push"],
         times=as_words(pictures.pushed.factor) if pictures.pushed else None,
+        judged=pictures.judge == MODEL,
+        faithful=None if pictures.faithful is None else percent(pictures.faithful.value),
+        most=None if pictures.pushed is None else f"{pictures.pushed.factor:g}",
+        columns=columns(numbers),
         rows=measures(numbers),
         auc=None if pictures.auc is None else percent(pictures.auc, 1),
         tables=tables,
@@ -169,7 +174,8 @@ def _map_tiles(maps: Maps) -> list[Tile]:
     return plain_tiles("maps", coloured(maps.values), said)
 
 
-def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How something was made, as names and values."""
     names = {
         "data": "Data", "model": "Model", "command": "Command", "seed": "Seed of the choices",
         "device": "Device", "truecue": "truecue",

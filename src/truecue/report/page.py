@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truecue.report import facts, figures, steps, tables, view, words
+from truecue.report import facts, figures, pairs, steps, tables, view, words
 from truecue.report.bias import shortcut
+from truecue.report.lowrank_view import lowrank_view
 from truecue.report.pictures import Picture, tiles
 from truecue.report.view import Measure, Side
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from truecue.audit.bias import BiasPictures
+    from truecue.audit.shown import BiasPictures
 
 TEMPLATES = Path(__file__).parent / "templates"
 PANEL, GAP = 330, 26
 """Pixels that a panel takes with the gap beside it, and the gap; `report.css` has the same."""
-KINDS = ("examples", "examples_aligned", "examples_conflicting", "before_wrong", "suspects")
+KINDS = (
+    "examples", "examples_aligned", "examples_conflicting", "before_wrong", "suspects", "highest",
+)  # fmt: skip
 
 
 class Card(NamedTuple):
@@ -99,6 +102,8 @@ def context(report: Mapping[str, Any], pictures: Mapping[str, Picture]) -> dict[
         "trainings": trainings,
         "grouped": any(panel.grouped for t in trainings for panel in t.panels),
         "suspects": suspects(report),
+        "pairs": pairs.section(report),
+        "lowrank": lowrank_view(report),
         "steps": steps.next_steps(report),
         "facts": facts.common(report),
         "model_facts": facts.by_model(models),

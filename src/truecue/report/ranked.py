@@ -31,6 +31,8 @@ def ranked_strip(
     predicted: Tensor | None = None,
     *,
     k: int = STRIP,
+    rows: tuple[str, str] = ("least spurious", "most spurious"),
+    ranks: bool = True,
 ) -> bytes:
     """The least and the most spurious images of a class in two rows.
 
@@ -43,6 +45,8 @@ def ranked_strip(
         s: float [n], the scores of all images; only those in `order` are looked at.
         predicted: int64 [n], the model's classes; None leaves them out.
         k: images in a row, at most half of the class.
+        rows: what the two rows are called.
+        ranks: whether ranks are written; False where `order` has the ends of a ranking only.
 
     Returns:
         A WebP file (JPEG where Pillow has no WebP).
@@ -57,17 +61,17 @@ def ranked_strip(
     ends = torch.cat([order[:k], order[n - k :]])
     if bool(s[ends].isnan().any()):
         raise DataError("an image of the ranking has no spuriosity score (nan)")
-    ranks = [*range(1, k + 1), *range(n - k + 1, n + 1)]
+    places = [*range(1, k + 1), *range(n - k + 1, n + 1)]
     captions = []
-    for i, rank in zip(ends.tolist(), ranks, strict=True):
-        caption = Caption((f"s = {float(s[i]):.2f}", f"rank {rank:,}"))
+    for i, rank in zip(ends.tolist(), places, strict=True):
+        score = f"s = {float(s[i]):.2f}"
+        caption = Caption((score, f"rank {rank:,}") if ranks else (score,))
         if predicted is not None:
             said = int(predicted[i])
             lines = (*caption.lines, images.classes[said])
             caption = Caption(lines, said == int(images.y[i]))
         captions.append(caption)
     pixels = images.images[ends].unflatten(0, (2, k))
-    rows = "least spurious", "most spurious"
     pairs = [captions[:k], captions[k:]]
     return sheet(pixels, rows, [""] * k, captions=pairs, side=_SIDE, lossy=True)
 

@@ -13,7 +13,7 @@ from truecue.report.page import render
 from truecue.report.pictures import Picture
 
 if TYPE_CHECKING:
-    from truecue.audit.bias import BiasPictures
+    from truecue.audit.shown import BiasPictures
 
 
 def write_report(
@@ -32,7 +32,7 @@ def write_report(
         report: what was done and measured, as plain values. Everything but `task` and `models`
             may be absent. Numbers that are not finite are written as null.
         pictures: images to show, by kind: `examples`, `examples_aligned`,
-            `examples_conflicting`, `before_wrong`, `suspects`. Any may be absent.
+            `examples_conflicting`, `before_wrong`, `suspects`, `highest`. Any may be absent.
         out: the folder; made if it does not exist.
         bias: pictures of the bias that a model learned; the page shows the main ones and says that
             all of them are in `bias/index.html` beside it.

@@ -46,12 +46,14 @@ def example_pictures(
     train, pictures = data.train, {}
     agree = goes_with(train, data.bias, mask)
     if agree is None:
-        pictures["examples"] = _picture(
+        pictures["examples"] = picture_of(
             train, _spread(train, torch.ones(len(train)) > 0), None, None
         )
     else:
-        pictures["examples_aligned"] = _picture(train, _spread(train, agree == 1), data.bias, mask)
-        pictures["examples_conflicting"] = _picture(
+        pictures["examples_aligned"] = picture_of(
+            train, _spread(train, agree == 1), data.bias, mask
+        )
+        pictures["examples_conflicting"] = picture_of(
             train, _spread(train, agree == 0), data.bias, mask
         )
     if before is not None:
@@ -59,7 +61,7 @@ def example_pictures(
         second = predictions(nets[after], seen.test, device)
         ids = _spread(data.test, (first != data.test.y) & (second == data.test.y))
         said = [f"{before} says {data.test.classes[first[i]]}" for i in ids.tolist()]
-        pictures["before_wrong"] = _picture(data.test, ids, data.bias, mask, said)
+        pictures["before_wrong"] = picture_of(data.test, ids, data.bias, mask, said)
     return {key: picture for key, picture in pictures.items() if len(picture.images)}
 
 
@@ -108,7 +110,7 @@ def suspects(
         **_found(differ, agree),
         "strict": _found(strict, agree),
     }
-    return found, _picture(train, ids, data.bias, mask, said)
+    return found, picture_of(train, ids, data.bias, mask, said)
 
 
 def goes_with(part: ImageSet, bias: str | None, mask: Tensor | None) -> Tensor | None:
@@ -146,7 +148,7 @@ def _spread(part: ImageSet, wanted: Tensor) -> Tensor:
     return order[turns][:EXAMPLES]
 
 
-def _picture(
+def picture_of(
     part: ImageSet,
     ids: Tensor,
     bias: str | None,

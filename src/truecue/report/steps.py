@@ -23,7 +23,7 @@ def next_steps(report: Mapping[str, Any]) -> list[Step]:
         return [Step(str(step["text"]), step.get("command")) for step in report["next"]]
     before, after = sides(report)
     steps = []
-    if report.get("suspects"):
+    if report.get("suspects") or report.get("lowrank"):
         steps.append(
             Step("Look through the suspected images above: are they rare cases, or wrong labels?")
         )

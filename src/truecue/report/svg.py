@@ -23,8 +23,12 @@ def svg(
     bottom: float = 0.45,
 ) -> str:
     """A figure of this many inches, with margins for labels, as a data address."""
-    text = svg_file(width, height, draw, left, bottom)
-    return f"data:image/svg+xml;base64,{base64.b64encode(text).decode()}"
+    return data_address(svg_file(width, height, draw, left, bottom))
+
+
+def data_address(content: bytes) -> str:
+    """An SVG file's content as an address that holds all of it."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
 
 
 def svg_file(

@@ -1,0 +1,437 @@
+"""`truecue directions`: directions in a generator's latent space, from finding to searching."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truecue.cli import options as o
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from truecue.data.sets import ImageSet
+    from truecue.directions.directions import Directions
+    from truecue.engine.device import Device
+    from truecue.nets.generator import Generator
+
+app = typer.Typer(
+    help="Find, refine, look at and use directions in a generator's latent space.",
+    no_args_is_help=True,
+)
+MOST_PIXELS = 100_000
+"""Images up to which a search is compared with neighbours by pixels."""
+Which = Annotated[
+    str,
+    typer.Argument(
+        metavar="GENERATOR",
+        help="shapes, mnist-dcgan, mnist-gan, mnist-vae, a file of their weights, a run of SiH, or"
+        " a function of one's own: file.py:function.",
+    ),
+]
+Where = Annotated[
+    Path,
+    typer.Argument(metavar="DIRECTIONS", help="The folder that 'find' or 'refine' wrote."),
+]
+Target = Annotated[Path, typer.Option("--out", help="Folder for all that is written.")]
+Draws = Annotated[int, typer.Option("--seed", help="Of codes, steps and initialisation.")]
+Reach = Annotated[
+    float,
+    typer.Option("--step", help="The longest step in the pictures."),
+]
+Columns = Annotated[int, typer.Option("--columns", min=3, help="Pictures in a row, odd.")]
+Starts = Annotated[int, typer.Option("--starts", min=1, help="Codes to begin from.")]
+Part = Annotated[str, typer.Option("--part", help="train, val or test.")]
+
+
+@app.callback()
+def directions() -> None:
+    """Find, refine, look at and use directions in a generator's latent space."""
+
+
+@app.command()
+def find(
+    generator: Which,
+    out: Target,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by", help="sefa, sefa-raw, ganspace, jacobian, random, or voynov (trained)."
+        ),
+    ] = "sefa",
+    k: Annotated[int, typer.Option("--k", min=1, help="Directions.")] = 10,
+    sets: o.Sets = None,
+    seed: Draws = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
+    ] = False,
+    root: o.Root = None,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Find directions; writes directions.safetensors and directions.json.
+
+    SeFa, GANSpace and Jacobians need no training. 'voynov' trains directions that a network can
+    tell apart; its settings are given by --set, and cut off, it goes on where it was.
+    """
+    from truecue.config import parse_assignments
+    from truecue.directions.discover import Discover, discover
+    from truecue.directions.find import find_directions
+    from truecue.errors import ConfigError
+
+    changes = parse_assignments(sets or [])
+    made, compute = _open(generator, root, device, threads)
+    if by == "voynov":
+        settings = Discover(k=k).override(changes)
+        found = discover(made, settings, seed=seed, out=out, device=compute, fresh=fresh,
+                         quiet=quiet)  # fmt: skip
+        result = found.directions
+        _write(out / "discovered.json", found.report)
+        if not quiet:
+            typer.echo(f"The reconstructor tells {found.accuracy:.1%} of fresh images rightly.")
+    else:
+        if changes:
+            raise ConfigError(f"'{by}' has no settings; --set is for --by voynov")
+        result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
+    result.save(out)
+    if not quiet:
+        for name, strength in zip(result.names, result.strengths, strict=False):
+            typer.echo(f"{name:>4}  {strength:.4g}")
+        typer.echo(f"{len(result)} directions ({result.found_by}): {out}")
+
+
+@app.command()
+def refine(
+    generator: Which,
+    start: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIRECTIONS",
+            help="The folder that 'find' wrote, or a number: so many, from the map's own start.",
+        ),
+    ],
+    out: Target,
+    sets: o.Sets = None,
+    seed: Draws = 0,
+    step: Reach = 3.0,
+    columns: Columns = 7,
+    starts: Starts = 3,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
+    ] = False,
+    root: o.Root = None,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Refine directions with a scale ranking estimator (SRE), and train its scorer.
+
+    Writes directions and scorer, refined.json, and index.html with pictures before and after. Cut
+    off and started again, it goes on at the exact step. Settings by --set, e.g. --set steps=2000.
+    """
+    from truecue.config import parse_assignments
+    from truecue.directions import sre
+    from truecue.directions.directions import load_directions
+    from truecue.nets.scorer import save_scorer
+    from truecue.report.directions import write_refined
+
+    settings = sre.SRE().override(parse_assignments(sets or []))
+    made, compute = _open(generator, root, device, threads)
+    begun = int(start) if start.isdigit() else load_directions(Path(start))
+    found = sre.refine(
+        made, begun, settings, seed=seed, out=out, device=compute, fresh=fresh, quiet=quiet
+    )
+    if not compute.first:
+        return
+    found.directions.save(out)
+    save_scorer(found.scorer, out, {"names": list(found.directions.names)})
+    best_first = found.measured.accuracy.argsort(descending=True, stable=True)
+    said = [f"{a:.0%} ordered" for a in found.measured.accuracy[best_first].tolist()]
+    first, second = (
+        _traversal(made, d.select(best_first), step, columns, starts, seed, about)
+        for d, about in ((found.before, [""] * len(said)), (found.directions, said))
+    )
+    reach = f"{found.report['step']:.3g} in training, {step:g} in the pictures"
+    facts = _facts(made, found.directions, compute, seed) | {"step": reach}
+    page = write_refined(first, second, found.report, out, facts)
+    if not quiet:
+        for row in found.report["directions"]:
+            typer.echo(
+                f"{row['name']:>4}  {row['ranked_right']:6.1%} of pairs ordered, image change"
+                f" {row['change']:.3f}, turned by {row['turned']:.1f} degrees"
+            )
+        for line in found.warnings:
+            typer.echo(f"Warning: {line}.")
+        typer.echo(f"Pictures: {page}")
+
+
+@app.command()
+def traverse(
+    generator: Which,
+    chosen: Where,
+    out: Target,
+    step: Reach = 3.0,
+    columns: Columns = 9,
+    starts: Starts = 3,
+    seed: Draws = 0,
+    root: o.Root = None,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show what each direction does to images; writes index.html, traversal.json and pictures."""
+    from truecue.directions.directions import check_fit, load_directions
+    from truecue.directions.traverse import effects
+    from truecue.report.directions import write_traversal
+
+    made, compute = _open(generator, root, device, threads)
+    found = load_directions(chosen)
+    check_fit(found, made)
+    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
+    known = [f", strength {s:.3g}" for s in found.strengths] or [""] * len(found)
+    said = [
+        f"change {c:.2f}{strength}" if seen else "invisible"
+        for c, seen, strength in zip(change.tolist(), visible.tolist(), known, strict=True)
+    ]
+    shown = _traversal(made, found, step, columns, starts, seed, said)
+    values = {"change": change.tolist(), "visible": visible.tolist(), **found.to_dict()}
+    facts = _facts(made, found, compute, seed) | {"step": step}
+    page = write_traversal(shown, out, facts, values)
+    if not quiet:
+        hidden = [n for n, seen in zip(found.names, visible.tolist(), strict=True) if not seen]
+        if hidden:
+            typer.echo(f"Warning: no visible effect: {', '.join(hidden)}.")
+        typer.echo(f"Pictures: {page}")
+
+
+@app.command()
+def score(
+    scorer: Annotated[
+        Path, typer.Argument(metavar="SCORER", help="The folder that 'refine' wrote.")
+    ],
+    data: o.Data,
+    out: Target,
+    part: Part = "test",
+    sets: o.Sets = None,
+    seed: o.Seed = 0,
+    root: o.Root = None,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Score real images by each direction; writes scores.npy, scores.json and extremes.png.
+
+    The picture shows, for each direction, the images with the lowest and the highest scores.
+    """
+    import torch
+
+    from truecue.atomic import atomic
+    from truecue.directions import search as searching
+    from truecue.engine.progress import counter
+    from truecue.nets.scorer import load_scorer
+    from truecue.report.sheet import sheet
+
+    images = _images(data, part, sets, seed, root, quiet=quiet)
+    net, compute = load_scorer(scorer), o.open_device(device, threads=threads)
+    names = net.spec.get("extra", {}).get("names", [])
+    with counter("scoring", quiet=quiet) as tell:
+        index = searching.score(net.to(compute.device), images, compute, names, tell)
+    order = index.scores.argsort(dim=0, stable=True)[:, :20]
+    n = min(5, len(order) // 2)
+    ends = torch.cat([order[:n], order[len(order) - n :]]).T
+    pictures = torch.stack([images.images[row] for row in ends])
+    columns = [*(["lowest"] * n), *(["highest"] * n)]
+    index.save(out)
+    with atomic(out / "extremes.png") as temporary:
+        temporary.write_bytes(sheet(pictures, index.names[:20], columns))
+    if not quiet:
+        typer.echo(f"{len(index.scores):,} images scored: {out}")
+
+
+@app.command()
+def search(
+    index: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder 'score' wrote.")],
+    data: o.Data,
+    query: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--query",
+            min=0,
+            help="Position of an image among those scored; default: measure how"
+            " often the images found are of the query's class.",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="Name of a direction; default: all.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Images to find, query included.")] = 6,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for what is written; default: INDEX.")
+    ] = None,
+    part: Part = "test",
+    sets: o.Sets = None,
+    seed: o.Seed = 0,
+    root: o.Root = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Find images that are alike by some directions; writes search.json and search.png.
+
+    DATA and --part must be what the index was made of. Without --query, up to 500 images are used
+    as queries, and precision at 5 and average precision of their class are compared with chance
+    and with neighbours by pixels.
+    """
+    from truecue.atomic import atomic
+    from truecue.directions import search as searching
+    from truecue.errors import DataError
+    from truecue.report.sheet import sheet
+
+    known = searching.load_index(index)
+    images = _images(data, part, sets, seed, root, quiet=quiet)
+    if len(images) != len(known.scores):
+        raise DataError(
+            f"the index has scores of {len(known.scores):,} images, and the {part} images are"
+            f" {len(images):,}; give the data and part that it was made of"
+        )
+    out, names = out or index, by or list(known.names)
+    columns = known.columns(names)
+    if not query:
+        few = len(images) <= MOST_PIXELS
+        pixels = searching.small_pixels(images, o.open_device("cpu")) if few else None
+        told = searching.by_class(known, columns, images.y, pixels, seed)
+        _write(out / "search.json", told)
+        if not quiet:
+            for row in told["directions"]:
+                typer.echo(f"{row['name']:>8}  precision at 5 {row['precision']:.3f},"
+                           f" average precision {row['average_precision']:.3f}")  # fmt: skip
+            typer.echo(f"A random order: {told['chance']:.3f}")
+        return
+    if max(query) >= len(images):
+        raise DataError(f"there is no image {max(query)}; there are {len(images):,}")
+    import torch
+
+    pool = known.calibrated
+    order, distance = searching.retrieve(pool, pool[torch.tensor(query)], columns, top)
+    label = [images.classes[i] for i in images.y.tolist()]
+    rows = [
+        {"query": q, "class": label[q], "by": names, "found": [
+            {"image": i, "class": label[i], "distance": d}
+            for i, d in zip(ids.tolist(), apart.tolist(), strict=True)]}
+        for q, ids, apart in zip(query, order, distance, strict=True)
+    ]  # fmt: skip
+    _write(out / "search.json", {"searches": rows})
+    pictures = torch.stack([images.images[ids] for ids in order])
+    with atomic(out / "search.png") as temporary:
+        titles = [str(i + 1) for i in range(pictures.shape[1])]
+        temporary.write_bytes(sheet(pictures, [f"query {q}" for q in query], titles))
+    if not quiet:
+        for row in rows:
+            found = ", ".join(f"{f['image']} ({f['class']})" for f in row["found"])
+            typer.echo(f"{row['query']} ({row['class']}): {found}")
+        typer.echo(f"Picture: {out / 'search.png'}")
+
+
+@app.command()
+def metrics(
+    generator: Which,
+    chosen: Where,
+    out: Target,
+    sets: o.Sets = None,
+    votes: Annotated[
+        int, typer.Option("--votes", min=10, help="Of BetaVAE and FactorVAE; images of DCI.")
+    ] = 5000,
+    seed: Draws = 0,
+    root: o.Root = None,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Measure how well directions match known factors; for generators that know theirs (shapes).
+
+    An encoder learns, from generated images, where codes lie along the directions; its codes of all
+    images on the grid of factors are held against the factors: BetaVAE, FactorVAE, MIG, DCI, SAP.
+    Writes metrics.json. Settings of the encoder by --set, e.g. --set epochs=10.
+    """
+    from truecue.config import parse_assignments
+    from truecue.directions.directions import load_directions
+    from truecue.directions.encode import Encode
+    from truecue.directions.known import known_factors
+
+    made, compute = _open(generator, root, device, threads)
+    found = load_directions(chosen)
+    settings = Encode().override(parse_assignments(sets or []))
+    told = known_factors(
+        made, found, compute, settings, votes=votes, seed=seed, out=out, quiet=quiet
+    )
+    _write(out / "metrics.json", told | {"about": _facts(made, found, compute, seed)})
+    if not quiet:
+        for name, value in told["metrics"].items():
+            typer.echo(f"{name:22} {value:.3f}")
+        typer.echo(f"Numbers: {out / 'metrics.json'}")
+
+
+def _open(
+    what: str, root: Path | None, accelerator: str, threads: int | None
+) -> tuple[Generator, Device]:
+    """The generator on the device, once it has been looked at."""
+    from truecue.nets.generator import check_generator
+    from truecue.nets.load_generator import load_generator
+
+    made, compute = load_generator(what, root), o.open_device(accelerator, threads=threads)
+    made.to(compute.device)
+    check_generator(made)
+    return made, compute
+
+
+def _images(
+    data: str, part: str, sets: list[str] | None, seed: int, root: Path | None, *, quiet: bool
+) -> ImageSet:
+    from truecue.config import parse_assignments
+    from truecue.errors import ConfigError
+
+    own, given = o.divide(parse_assignments(sets or []))
+    if own:
+        raise ConfigError(
+            f"there is no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
+        )
+    parts = o.load(o.open_suite(data, given), root, seed, quiet=quiet).parts()
+    if part not in parts:
+        raise ConfigError(f"there are no {part} images; there are {', '.join(parts)}")
+    return parts[part]
+
+
+def _traversal(
+    generator: Generator, directions: Directions, reach: float, columns: int, starts: int,
+    seed: int, about: Sequence[str],
+) -> Any:  # fmt: skip
+    import torch
+
+    from truecue.directions import traverse as moving
+    from truecue.report.directions import SHOWN, Traversal
+
+    steps = moving.symmetric(reach, columns)
+    codes = torch.cat([generator.codes(1, seed, "start", i) for i in range(starts)])
+    images = moving.traverse(generator, directions.matrix[:SHOWN], codes, steps)
+    return Traversal(images, steps, directions.names[:SHOWN], list(about)[:SHOWN])
+
+
+def _facts(
+    generator: Generator, directions: Directions, device: Device, seed: int
+) -> dict[str, Any]:
+    from truecue.report.parts import circumstances
+
+    return circumstances(device, seed, {"command": o.command()}) | {
+        "generator": f"{generator.title} ({generator.digest()})",
+        "found_by": directions.found_by,
+    }
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    from truecue.atomic import write_text
+    from truecue.report.report import finite, sound
+
+    text = json.dumps(finite(values), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, sound(text + "\n"))

@@ -1,0 +1,139 @@
+"""`truecue rank`: how many directions a model's features use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from truecue.cli import options as o
+
+if TYPE_CHECKING:
+    from truecue.data.sets import Splits
+    from truecue.nets.classifier import Classifier
+
+
+def rank(
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODEL", help="Runs' folders or .safetensors files, one or more; then DATA."
+        ),
+    ],
+    data: o.Data,
+    out: o.Out = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "train",
+    n: Annotated[
+        int | None,
+        typer.Option("--n", min=2, help="Images; default: twice the features, at least 512."),
+    ] = None,
+    center: Annotated[
+        bool, typer.Option("--center", help="Subtract the features' mean first.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the splits; default: that of each training.")
+    ] = None,
+    sets: o.Sets = None,
+    root: o.Root = None,
+    device: o.Accelerator = "auto",
+    threads: o.Threads = None,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show how many directions models' features use: effective rank, spectrum, correlations.
+
+    A run's folder that was trained on DATA is looked at with its own settings of the data, so that
+    runs with different shares of conflicting images can be compared.
+    """
+    from truecue.audit.rank import Subject, compare_ranks
+    from truecue.config import parse_assignments
+    from truecue.errors import ConfigError
+    from truecue.nets.classifier import load_classifier
+    from truecue.report.parts import circumstances
+    from truecue.report.rank_page import headline, write_rank_page
+
+    own, given = o.divide(parse_assignments(sets or []))
+    if own:
+        raise ConfigError(
+            f"rank has no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
+        )
+    if split not in {"train", "val", "test"}:
+        raise ConfigError(f"--split is train, val or test; got '{split}'")
+    compute = o.open_device(device, threads=threads)
+    loaded: dict[str, Splits] = {}
+    subjects = []
+    for name, path in zip(names(models), models, strict=True):
+        net = load_classifier(path)
+        images = _data(path, net, data, given, seed, root, loaded, quiet=quiet)
+        subjects.append(Subject(name, net, images))
+    found = compare_ranks(subjects, split=split, n=n, center=center, device=compute)
+    numbers = found.to_dict()
+    page = None
+    if out is not None:
+        about: dict[str, Any] = {"data": Path(data).name, "models": [str(path) for path in models]}
+        about |= circumstances(compute, seed, {"command": o.command()})
+        page = write_rank_page(found, out, about)
+    if not quiet:
+        typer.echo(f"{headline(numbers)}.")
+        _show(numbers)
+    if page is not None:
+        typer.echo(f"Page: {page}")
+
+
+def names(paths: list[Path]) -> list[str]:
+    """Names that tell paths apart: their last parts, as many as it takes."""
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        short = ["/".join(path.parts[-parts:]).removesuffix(".safetensors") for path in paths]
+        if len(set(short)) == len(paths):
+            return short
+    return [f"{path} ({k})" for k, path in enumerate(paths, 1)]
+
+
+def _data(
+    path: Path, net: Classifier, data: str, given: dict[str, Any], seed: int | None,
+    root: Path | None, loaded: dict[str, Splits], *, quiet: bool,
+) -> Splits:  # fmt: skip
+    """The images that a model is looked at with; the same settings are loaded once."""
+    from truecue.config import read_toml
+    from truecue.data.suites.folder import Folder
+
+    settings: dict[str, Any] = {}
+    asked_seed = net.spec.get("extra", {}).get("seed", 0)
+    home = (path if path.is_dir() else path.parent) / "run.toml"
+    if home.is_file():
+        asked = read_toml(home).get("asked", {})
+        if asked.get("data") == Path(data).name:
+            settings, asked_seed = asked.get("data_settings", {}), asked.get("seed", 0)
+    suite = o.open_suite(data, {})
+    suite = suite.override({k: v for k, v in settings.items() if k in type(suite).model_fields})
+    if isinstance(suite, Folder) and not settings:
+        suite = suite.override({"size": net.spec["size"]})
+    suite = suite.override(given)
+    chosen = int(asked_seed) if seed is None else seed
+    key = f"{suite.to_toml()} {chosen}"
+    if key not in loaded:
+        loaded[key] = o.load(suite, root, chosen, quiet=quiet)
+    return loaded[key]
+
+
+def _show(numbers: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from truecue.report.rank_page import COLUMNS, rows
+
+    centred = "centred" if numbers["center"] else "not centred"
+    table = Table(
+        title=f"Features of {numbers['n']:,} images ({numbers['split']}), {centred}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    cells = list(zip(COLUMNS, zip(*rows(numbers), strict=True), strict=True))
+    kept = [(name, column) for name, column in cells if set(column) != {"–"}]
+    for k, (name, _) in enumerate(kept):
+        table.add_column(name.replace(" ", "\n", 1), justify="right" if k else "left")
+    for row in zip(*(column for _, column in kept), strict=True):
+        table.add_row(*row)
+    Console(highlight=False).print(table)

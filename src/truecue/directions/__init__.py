@@ -1,0 +1,1 @@
+"""Directions in the latent space of a generator: found, refined, looked at, measured, searched."""

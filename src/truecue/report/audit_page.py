@@ -1,0 +1,388 @@
+"""The page of an audit: alarms, verdicts, candidates with pictures, and what to do next."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from truecue.atomic import write_text
+from truecue.audit.audit import Audit, Feature
+from truecue.data.sets import ImageSet, Splits
+from truecue.engine.device import Device
+from truecue.engine.progress import counter
+from truecue.errors import DataError
+from truecue.report.features import FeaturePictures, Shown
+from truecue.report.gaps import gap_bars
+from truecue.report.page import environment
+from truecue.report.ranked import ranked_strip
+from truecue.report.report import sound
+from truecue.report.view import SPACE, percent, points
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+IMAGES = 5
+"""Most and least activating images that a feature is shown with."""
+ROWS = 100
+"""Candidates in the table, at most; gaps.json has all."""
+_LOUD = ("alarm", "suspect")
+
+
+def write_audit_page(
+    audit: Audit, data: Splits, *, pictures: int = 12, robust: bool = False,
+    device: Device | None = None, quiet: bool = True,
+) -> Path:  # fmt: skip
+    """Write index.html into an audit's folder: one file that loads nothing.
+
+    Args:
+        audit: measured (`measure_gaps`); cues.json is shown where it is there.
+        data: the audited images.
+        pictures: features that are drawn, those with the largest gaps.
+        robust: whether the encoder was trained to be adversarially robust.
+        device: where pictures are computed; None: the best there is.
+        quiet: show no progress.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: the images are not those of the audit, or nothing has been measured.
+        StorageError: the page could not be written.
+    """
+    audit.check(data)
+    gaps, cues = audit.gaps(), read_cues(audit)
+    candidates = _candidates(audit, gaps)
+    drawn, notes = _draw(
+        audit, data.train, candidates[:pictures], robust, device or Device(), quiet=quiet
+    )
+    facts = audit.facts
+    names = [name for name in ("val", "test") if name in gaps["splits"]]
+    judged = gaps["splits"][names[-1]]["verdicts"]
+    page = environment().get_template("audit.html.j2").render(
+        data=facts.get("data"),
+        created=None,
+        headline=_headline(cues, judged, names[-1]),
+        lead=_lead(audit),
+        notes=facts["notes"],
+        cues=cues and _cue_table(cues, data.test, audit),
+        verdicts=judged and _verdicts(judged, audit, names[-1]),
+        split={"val": "validation", "test": "test"}[names[0]],
+        splits=[{"val": "validation", "test": "test"}[name] for name in names],
+        features=[_shown(c, audit, picture, names)
+                  for c, picture in zip(candidates, drawn, strict=False)],
+        picture_notes=notes,
+        rows=[_row(c, audit, names) for c in candidates[:ROWS]],
+        more=len(candidates) if len(candidates) > ROWS else None,
+        steps=_steps(audit, cues, judged),
+        facts=_facts(audit),
+    )  # fmt: skip
+    write_text(audit.folder / "index.html", sound(page))
+    return audit.folder / "index.html"
+
+
+def read_cues(audit: Audit) -> dict[str, Any] | None:
+    """What cues.json of an audit holds; None where no cues were asked about.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    path = audit.folder / "cues.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; delete it and audit again") from None
+    return found
+
+
+class _Candidate(NamedTuple):
+    feature: Feature
+    rows: dict[str, Mapping[str, Any]]
+    """Its gaps, by split."""
+    verdict: str
+
+
+def _candidates(audit: Audit, gaps: Mapping[str, Any]) -> list[_Candidate]:
+    """All features of all classes, the largest gap on validation images first."""
+    by_pair = {
+        split: {(row["class"], row["feature"]): row for row in found["pairs"]}
+        for split, found in gaps["splits"].items()
+    }
+    judged = audit.verdicts().aggregate().pairs
+    found = []
+    for f in audit.pairs():
+        pair = f.class_index, f.feature
+        verdict = judged[pair].verdict if pair in judged else ""
+        rows = {split: rows[pair] for split, rows in by_pair.items()}
+        found.append(_Candidate(f, rows, verdict))
+    first = "val" if "val" in by_pair else "test"
+
+    def size(c: _Candidate) -> tuple[float, float]:
+        row = c.rows[first]
+        return (row["gap"]["value"] if "gap" in row else -2.0, c.feature.share or 0.0)
+
+    return sorted(found, key=size, reverse=True)
+
+
+def _draw(
+    audit: Audit, train: ImageSet, candidates: Sequence[_Candidate], robust: bool, device: Device,
+    *, quiet: bool,
+) -> tuple[list[str | None], tuple[str, ...]]:  # fmt: skip
+    """A picture for each candidate as a data address, and what a reader must know about them."""
+    if train.encoded:
+        return [None] * len(candidates), (
+            "There are no pictures: the audit saw features of a frozen encoder, not images.",
+        )
+    source = FeaturePictures(audit.encoder(), train, device, robust=robust)
+    drawn: list[str | None] = []
+    with counter("pictures", quiet=quiet) as tell:
+        for i, candidate in enumerate(candidates):
+            f = candidate.feature
+            if f.rank is None:  # a cue is no feature of the network
+                drawn.append(None)
+                continue
+            ends = audit.strongest, audit.weakest
+            top, least = (_ids(end(f.class_index, f.feature, IMAGES), audit, f) for end in ends)
+            picture = source.picture(f.class_index, f.feature, top, least)
+            drawn.append(_address(picture))
+            tell(i + 1, len(candidates))
+    return drawn, source.notes
+
+
+def _ids(ids: list[int], audit: Audit, f: Feature) -> Shown:
+    at = torch.tensor(ids)
+    return Shown(at, audit.columns("train")[at, f.slot])
+
+
+def _address(picture: bytes) -> str:
+    kind = "webp" if picture[:4] == b"RIFF" else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def _headline(
+    cues: Mapping[str, Any] | None, judged: Mapping[str, Any] | None, split: str
+) -> tuple[str, str]:
+    loud = [c["name"] for c in cues["cues"] if c["verdict"] == "alarm"] if cues else []
+    if loud:
+        shown = ", ".join(loud[:3]) + (f" and {len(loud) - 3} more" if len(loud) > 3 else "")
+        return f"The model goes by what should not matter: {shown}.", "bad"
+    if judged and judged["macro"]["value"] is not None:
+        gap, null = judged["macro"], judged["null"]
+        beyond = null["high"] is not None and gap["low"] > max(0.0, null["high"])
+        split = {"val": "validation", "test": "test"}[split]
+        text = (
+            (
+                f"Without its spurious cues the model is right {points(gap['value'])} points"
+                f" {'less' if gap['value'] > 0 else 'more'} often on {split} images."
+            )
+            .replace("+", "")
+            .replace("−", "")
+        )
+        return text, "bad" if beyond else "unclear"
+    if cues:
+        return "No alarm. Candidates wait for a person to judge them.", "unclear"
+    return "Candidates wait for a person to judge them.", "unclear"
+
+
+def _lead(audit: Audit) -> str:
+    sizes = ", ".join(
+        f"{part['n']:,} {'validation' if name == 'val' else name}"
+        for name, part in audit.facts["splits"].items()
+    )
+    classes = len(audit.classes)
+    right = audit.predicted("test") == audit.labels("test")
+    return (
+        f"A classifier of {classes} classes, right on {percent(float(right.float().mean()), 1)} of"
+        f" the test images, was asked what it goes by ({sizes} images). No bias label was looked"
+        " at."
+    )
+
+
+def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[str, Any]:
+    name = str(audit.facts.get("data") or "DATA")
+    rows = [c for c in cues["cues"] if c["verdict"] in {*_LOUD, "candidate"}]
+    quiet = [c for c in cues["cues"] if c not in rows and c["used"] is not None]
+    shown = rows + quiet[: max(0, 8 - len(rows))]
+    return {
+        "pairs": f"{cues['pairs']:,}",
+        "level": f"{cues['level']:g}",
+        "least": f"{100 * cues['least']:g}",
+        "chance": percent(cues["chance"], 1),
+        "rows": [_cue_row(c) for c in shown],
+        "rest": [c["name"] for c in cues["cues"] if c not in shown],
+        "notes": cues["notes"],
+        "alarms": [
+            {
+                "name": c["name"], "verdict": c["verdict"],
+                "why": c["why"][:1].upper() + c["why"][1:],
+                "strip": _strip(cues["ends"].get(c["name"]), test, audit),
+            }
+            for c in cues["cues"] if c["verdict"] in _LOUD
+        ],
+        "next": [
+            [(part, bool(i % 2)) for i, part in enumerate(step.replace("DATA", name).split("`"))]
+            for step in dict.fromkeys(
+                step for c in cues["cues"] if c["verdict"] in _LOUD for step in c["next"]
+            )
+        ],
+    }  # fmt: skip
+
+
+def _cue_row(cue: Mapping[str, Any]) -> dict[str, Any]:
+    tells, hangs = cue["available"], cue["used"]
+    return {
+        "name": cue["name"],
+        "about": cue["about"],
+        "verdict": cue["verdict"],
+        "tells": ("–", "") if tells is None else (
+            percent(tells["value"]),
+            f"{100 * tells['low']:.0f}–{100 * tells['high']:.0f}{SPACE}%",
+        ),
+        "hangs": ("–", "") if hangs is None else (points(hangs["value"]), _between(hangs)),
+        "q": "–" if cue["q"] is None else _q(cue["q"]),
+    }  # fmt: skip
+
+
+def _strip(ends: Mapping[str, Any] | None, test: ImageSet, audit: Audit) -> str | None:
+    """The images at both ends of a cue, or nothing where there are too few."""
+    if not ends or len(ends["ids"]) < 2 or test.encoded:
+        return None
+    strengths = torch.full((len(test),), float("nan"))
+    order = torch.tensor(ends["ids"])
+    strengths[order] = torch.tensor(ends["strengths"])
+    names = "speaks least", "speaks most"
+    each = len(order) // 2
+    predicted = audit.predicted("test")
+    return _address(
+        ranked_strip(test, order, strengths, predicted, k=each, rows=names, ranks=False)
+    )
+
+
+def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, Any]:
+    split = {"val": "validation", "test": "test"}[split]
+    gap, null, rows = judged["macro"], judged["null"], judged["classes"]
+    answers = audit.gaps()["answers"]
+    counts = (
+        f"{answers['pairs']} candidates were judged: {answers['spurious']} spurious,"
+        f" {answers['core']} core, {answers['undecided']} undecided."
+    )
+    if not rows or gap["value"] is None:
+        return {"said": f"{counts} No class has enough images for a gap.", "figure": None}
+    text = (
+        f"{counts} On {split} images the model is right on {percent(judged['high'], 1)} where the"
+        f" spurious cues are strong and on {percent(judged['low'], 1)} where they are weak: a gap"
+        f" of {points(gap['value'])} points ({_between(gap)}) over {gap['n']} classes. Random"
+        f" orders give {points(null['low'])} to {points(null['high'])}."
+    )
+    bands = np.array([row["null"] for row in rows], dtype=np.float64)
+    values, low, high = (
+        np.array([row["gap"][key] for row in rows]) for key in ("value", "low", "high")
+    )
+    band = float(bands[:, 0].mean()), float(bands[:, 1].mean())
+    figure = gap_bars([row["name"] for row in rows], values, low, high, band)
+    address = f"data:image/svg+xml;base64,{base64.b64encode(figure.encode()).decode()}"
+    return {"said": text, "figure": address, "split": split}
+
+
+def _shown(
+    c: _Candidate, audit: Audit, picture: str | None, names: Sequence[str]
+) -> dict[str, Any]:
+    f = c.feature
+    parts = [] if f.rank is None else [f"rank {f.rank}, {percent(f.share)} of the logit"]
+    for name in names:
+        row, word = c.rows[name], "validation" if name == "val" else name
+        if "gap" not in row:
+            parts.append(f"{word}: {row['why']}")
+            continue
+        parts.append(
+            f"{word}: right on {percent(row['low']['value'])} where it is weak,"
+            f" {percent(row['high']['value'])} where it is strong"
+            f" (gap {points(row['gap']['value'])}, q {_q(row['q'])})"
+        )
+    return {
+        "title": f"{audit.classes[f.class_index]}, {f.name}",
+        "numbers": " · ".join(parts),
+        "verdict": c.verdict,
+        "picture": picture,
+    }
+
+
+def _row(c: _Candidate, audit: Audit, names: Sequence[str]) -> dict[str, Any]:
+    rows = [c.rows[name] for name in names]
+    return {
+        "class": audit.classes[c.feature.class_index],
+        "name": c.feature.name,
+        "share": percent(c.feature.share),
+        "gaps": [
+            (points(row["gap"]["value"]), _between(row["gap"])) if "gap" in row else ("–", "")
+            for row in rows
+        ],
+        "q": _q(rows[-1]["q"]) if "q" in rows[-1] else "–",
+        "verdict": c.verdict or "–",
+    }
+
+
+def _steps(
+    audit: Audit, cues: Mapping[str, Any] | None, judged: Mapping[str, Any] | None
+) -> list[tuple[str, str | None]]:
+    where = str(audit.folder)
+    steps: list[tuple[str, str | None]] = []
+    if judged is None:
+        steps.append((
+            "Judge the candidates in a browser: is what a feature highlights part of the object?"
+            " About half a minute for each; the numbers of the verdicts appear here afterwards.",
+            f"truecue app {where}",
+        ))  # fmt: skip
+    else:
+        steps.append((
+            "Repair the model's last layer on images without the spurious cues. It takes seconds"
+            " and may cost some accuracy on images that have them; the page of the repair says how"
+            " much.",
+            f"truecue repair {where}",
+        ))  # fmt: skip
+    if cues and cues["verdict"] == "alarm":
+        steps.append((
+            "Train anew by a method that needs no bias labels, and compare: it takes about twice"
+            " the time of plain training, and may cost accuracy on images that follow the cue.",
+            f"truecue train lff {audit.facts.get('data') or 'DATA'}",
+        ))  # fmt: skip
+    steps.append((
+        "Look whether images of one class are wrongly labelled or cut: the weakest images of a"
+        " strong feature are often those.",
+        None,
+    ))  # fmt: skip
+    return steps
+
+
+def _facts(audit: Audit) -> list[tuple[str, str]]:
+    found = audit.facts
+    encoder, settings = found["encoder"], found["settings"]
+    rows = [
+        ("Data", found.get("data")),
+        ("Command", found.get("command")),
+        ("Model", found["model"]["arch"]),
+        ("Features from", "the model itself" if found["model"]["is_encoder"] else encoder["arch"]),
+        ("Labels used", "class labels"),
+        ("Importance over", f"training images, rule '{settings['group']}'"),
+        ("Images in each end", str(audit.gaps()["k"] or "a fifth of each class")),
+        ("Seed", str(found["seed"])),
+        ("Device", found.get("device")),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in found["versions"].items())),
+    ]
+    return [(name, str(value)) for name, value in rows if value is not None]
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    low, high = (points(found[key]) for key in ("low", "high"))
+    return f"{low} to {high}"
+
+
+def _q(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

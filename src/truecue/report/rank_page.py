@@ -1,0 +1,203 @@
+"""Ranks of models' features as a page, figures and numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truecue.atomic import atomic, write_text
+from truecue.report import facts
+from truecue.report import rank_figures as draw
+from truecue.report.bias_page import facts_of
+from truecue.report.figures import Panel
+from truecue.report.page import environment
+from truecue.report.report import finite, sound
+from truecue.report.svg import data_address, svg_file
+from truecue.report.view import count, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from truecue.audit.rank import FeatureRank, RankComparison
+
+MOST = 24
+"""Heat maps on a page, at most."""
+
+
+def write_rank_page(
+    found: RankComparison, out: Path | str, about: Mapping[str, Any] | None = None
+) -> Path:
+    """Write `index.html`, `rank.json` and an SVG file of each figure into a folder.
+
+    Everything is made before anything is written, and each file replaces the one of its name at
+    once.
+
+    Args:
+        found: what to show.
+        out: the folder; made if it does not exist.
+        about: plain values on how it was made: `data`, `command`, `seed`, `created`, ...
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: a file could not be written.
+    """
+    out = Path(out)
+    files = figures(found)
+    numbers = finite({"about": dict(about or {}), **found.to_dict(), "files": sorted(files)})
+    twin = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    page = render(found, files, json.loads(twin))
+    for name, content in files.items():
+        with atomic(out / name) as temporary:
+            temporary.write_bytes(content)
+    write_text(out / "rank.json", sound(twin))
+    write_text(out / "index.html", sound(page))
+    return out / "index.html"
+
+
+def render(found: RankComparison, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> str:
+    """The whole page as HTML.
+
+    Args:
+        found: what to show.
+        files: the figures by file name.
+        numbers: what the JSON file holds.
+    """
+    models = numbers["models"]
+    return environment().get_template("rank.html.j2").render(
+        headline=headline(numbers),
+        created=facts.moment(numbers["about"].get("created")),
+        data=numbers["about"].get("data"),
+        facts=facts_of(numbers["about"]),
+        split=_SPLITS.get(found.split, found.split),
+        center=found.center,
+        n=count(found.n),
+        rows=rows(numbers),
+        biased=any(model["conflicting"] is not None for model in models),
+        few=any(model["n"] < 2 * model["n_features"] for model in models),
+        dead=[(m["name"], count(m["dead"])) for m in models if m["dead"]],
+        panels=[
+            Panel(title, note, data_address(files[name]), title, draw.legend(
+                [f"{m['name']}: H {m['entropy']:.2f}" for m in models] if name == "spectra.svg"
+                else _AGAINST), False)
+            for name, (title, note) in _PANELS.items() if name in files
+        ],
+        maps=[
+            (model.name, data_address(files[f"correlation-{k}.svg"]))
+            for k, model in enumerate(found.models[:MOST])
+        ],
+        left_out=max(0, len(found.models) - MOST),
+        files=numbers["files"],
+    )  # fmt: skip
+
+
+def headline(numbers: Mapping[str, Any]) -> str:
+    """One sentence: how many directions the features use, or how models differ in that."""
+    models = numbers["models"]
+    ranks = [(model["effective_rank"], model["name"]) for model in models]
+    if len(models) == 1:
+        return f"Of {count(models[0]['n_features'])} features, about {ranks[0][0]:.1f} are used"
+    low, high = min(ranks), max(ranks)
+    return (
+        f"Effective ranks from {low[0]:.1f} ({low[1]}) to {high[0]:.1f} ({high[1]})"
+        f" in {len(models)} models"
+    )
+
+
+def rows(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row for each model: name, H, exp(H), features, L_reg, bias, strength, accuracies."""
+    return [
+        (
+            m["name"],
+            f"{m['entropy']:.3f}",
+            f"{m['effective_rank']:.2f}",
+            count(m["n_features"]),
+            f"{m['penalty']:.3f}",
+            percent(m["conflicting_share"], 1),
+            "–" if m["strength"] is None else f"{m['strength']:g}",
+            percent(m["aligned"], 1),
+            percent(m["conflicting"], 1),
+        )
+        for m in numbers["models"]
+    ]
+
+
+COLUMNS = (
+    "model", "H", "exp(H)", "features", "L_reg", "conflicting in training", "strength",
+    "aligned", "conflicting",
+)  # fmt: skip
+"""Of `rows`."""
+
+
+def figures(found: RankComparison) -> dict[str, bytes]:
+    """Every figure as the content of an SVG file, by file name."""
+    shares = [(m.sizes / m.sizes.sum().clamp(min=1e-300)).tolist() for m in found.models]
+    files = {"spectra.svg": svg_file(4.6, 2.9, draw.spectra(shares), left=0.75)}
+    for name, key in (("against_bias.svg", "conflicting_share"), ("against_strength.svg",
+                                                                  "strength")):  # fmt: skip
+        points = [m for m in found.models if getattr(m, key) is not None]
+        if len({getattr(m, key) for m in points}) > 1:
+            files[name] = svg_file(4.6, 2.9, against(points, key), right=0.65)
+    for k, model in enumerate(found.models[:MOST]):
+        files[f"correlation-{k}.svg"] = svg_file(2.6, 2.6, _heat(model), 0.3, 0.3, 0.05, 0.05)
+    return files
+
+
+def against(models: list[FeatureRank], key: str) -> Any:
+    """H against one property of the models, with accuracies on a second axis; means over equals."""
+    points: dict[float, list[FeatureRank]] = {}
+    for model in models:
+        points.setdefault(float(getattr(model, key)), []).append(model)
+    xs = sorted(points)
+    places = [float(k) for k in range(len(xs))]  # even distances: often chosen by factors
+
+    def mean(name: str, x: float) -> float:
+        known = [getattr(m, name) for m in points[x] if getattr(m, name) is not None]
+        return sum(known) / len(known) if known else math.nan
+
+    def draw_it(axes: Axes) -> None:
+        second = axes.twinx()
+        for name, colour in (("aligned", draw.colour_of(1)), ("conflicting", draw.colour_of(2))):
+            values = [100 * mean(name, x) for x in xs]
+            second.plot(places, values, color=colour, linestyle="--", marker="s", markersize=3)
+        axes.plot(places, [mean("entropy", x) for x in xs], color=draw.colour_of(0), marker="o",
+                  markersize=4)  # fmt: skip
+        for place, x in zip(places, xs, strict=True):
+            every = [m.entropy for m in points[x]]
+            axes.scatter([place] * len(every), every, color=draw.colour_of(0), s=8, alpha=0.5)
+        share = key == "conflicting_share"
+        axes.set_xticks(places, [f"{100 * x:.3g} %" if share else f"{x:g}" for x in xs])
+        axes.set(xlabel="conflicting training images" if share else "strength of the regulariser",
+                 ylabel="H")  # fmt: skip
+        second.set(ylim=(-3, 103))
+        second.set_yticks(range(0, 101, 25), [f"{y} %" for y in range(0, 101, 25)])
+        axes.grid(axis="y")
+
+    return draw_it
+
+
+def _heat(model: FeatureRank) -> Any:
+    def draw_it(axes: Axes) -> None:
+        if model.correlation.numel():
+            values = model.correlation.numpy()
+            axes.imshow(values, vmin=0, vmax=1, cmap="Oranges", interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+    return draw_it
+
+
+_AGAINST = ["H (left axis; dots: single models)", "accuracy on aligned test images",
+            "accuracy on conflicting test images"]  # fmt: skip
+_PANELS = {
+    "spectra.svg": ("Singular values over their sum", "largest first"),
+    "against_bias.svg": ("Effective rank against bias", "H, and accuracy (dashed, right axis)"),
+    "against_strength.svg": (
+        "Effective rank against the regulariser", "H, and accuracy (dashed, right axis)"
+    ),
+}  # fmt: skip
+_SPLITS = {"train": "training images", "val": "validation images", "test": "test images"}

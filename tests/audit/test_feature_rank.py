@@ -1,0 +1,203 @@
+"""Ranks of models' features: numbers, what is refused, files that are written, the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import truecue
+from truecue.audit.rank import LARGEST, Subject, _ordered, compare_ranks
+from truecue.cli.main import app
+from truecue.cli.rank import names
+from truecue.data.sets import Splits
+from truecue.engine.device import Device
+from truecue.errors import ConfigError, DataError
+from truecue.losses.rank import rank_penalty
+from truecue.metrics.rank import effective_rank
+from truecue.nets.build import build
+from truecue.nets.classifier import Classifier, save_classifier
+from truecue.report.rank_page import headline, write_rank_page
+from truecue.testing import small_gratings
+
+CPU = Device("cpu")
+
+
+def net(seed: int = 0, arch: str = "mlp-3x20", **more) -> Classifier:
+    torch.manual_seed(seed)
+    made = build(arch, channels=3, size=16, n_classes=2)
+    made.spec |= more
+    return made.eval()
+
+
+def biased(share: float) -> Splits:
+    return truecue.Gratings(conflicting=share).load()
+
+
+def test_numbers_are_those_of_the_features() -> None:
+    data, one = small_gratings(), net()
+    found = compare_ranks([Subject("one", one, data)], n=256, device=CPU).models[0]
+    with torch.no_grad():
+        z = one.features(data.train.images)
+    assert found.effective_rank == pytest.approx(effective_rank(z))
+    assert found.effective_rank == pytest.approx(math.exp(found.entropy))
+    assert found.penalty == pytest.approx(float(rank_penalty(z.double())))
+    assert found.dead == int((z == z[0]).all(0).sum())
+    assert found.n_features == 20
+    centred = compare_ranks([Subject("one", one, data)], n=256, center=True, device=CPU).models[0]
+    assert centred.effective_rank == pytest.approx(effective_rank(z, center=True))
+    pred, test = one(data.test.images).argmax(1), data.test
+    agrees = test.attributes["tint"].values == test.y
+    shares = [float((pred == test.y)[m & (test.y == k)].float().mean())
+              for m in (agrees, ~agrees) for k in (0, 1)]  # fmt: skip
+    assert found.aligned == pytest.approx(sum(shares[:2]) / 2)
+    assert found.conflicting == pytest.approx(sum(shares[2:]) / 2)
+    tints = data.train.attributes["tint"].values
+    assert found.conflicting_share == pytest.approx(float((tints != data.train.y).double().mean()))
+
+
+def test_the_same_images_of_the_same_number_for_all_models() -> None:
+    data, wide = small_gratings(), net(arch="mlp-3x100")
+    found = compare_ranks([Subject("a", net(), data), Subject("b", wide, data)], device=CPU)
+    assert found.n == 256  # 512 are not there
+    again = compare_ranks([Subject("a", net(), data)], n=256, device=CPU)
+    assert found.models[0].entropy == pytest.approx(again.models[0].entropy)
+    one, other = (compare_ranks([Subject("a", net(), data)], n=64, seed=s, device=CPU)
+                  for s in (0, 1))  # fmt: skip
+    assert one.models[0].entropy != other.models[0].entropy
+
+
+def test_alike_features_stand_side_by_side() -> None:
+    first = torch.arange(8) % 2 == 0
+    c = (first[:, None] == first[None]).double() * 0.9 + torch.eye(8) * 0.1
+    found = _ordered(c)
+    assert torch.equal(found[:4, :4] > 0.5, torch.ones(4, 4) > 0)
+    assert torch.equal(found[:4, 4:] > 0.5, torch.zeros(4, 4) > 0)
+    assert len(_ordered(torch.eye(LARGEST + 44).double())) == LARGEST
+    assert _ordered(torch.zeros(0, 0)).shape == (0, 0)
+
+
+def test_without_bias_labels_the_rest_is_there() -> None:
+    data = small_gratings()
+    parts = {name: part.blind() for name, part in data.parts().items()}
+    found = compare_ranks([Subject("one", net(), Splits(**parts))], device=CPU).models[0]
+    assert found.conflicting_share is found.aligned is found.conflicting is None
+    assert found.entropy > 0
+
+
+def test_a_model_whose_features_never_change_has_rank_one(tmp_path: Path) -> None:
+    one = net()
+    for parameter in one.encoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    found = compare_ranks([Subject("dead", one, small_gratings())], device=CPU)
+    assert found.models[0].effective_rank == 1
+    assert found.models[0].dead == 20
+    assert "20 features are the same" in write_rank_page(found, tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"n": 1}, "at least 2 images; got 1"),
+        ({"n": 300}, "300 images are wanted and the train split holds 256"),
+        ({"split": "val", "n": 65}, "the val split holds 64"),
+        ({"split": "valid"}, r"has no split 'valid' \(train, val, test\)"),
+    ],
+)
+def test_refusals(change, words: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=words):
+        compare_ranks([Subject("one", net(), small_gratings())], device=CPU, **change)
+
+
+def test_other_images_and_no_model_are_refused() -> None:
+    small = build("mlp-3", channels=3, size=8, n_classes=2)
+    with pytest.raises(DataError, match="one takes images of 3 channels and 8 pixels"):
+        compare_ranks([Subject("one", small, small_gratings())], device=CPU)
+    with pytest.raises(ConfigError, match="no model to look at"):
+        compare_ranks([], device=CPU)
+
+
+def test_page_json_and_figures(tmp_path: Path) -> None:
+    subjects = [
+        Subject(f"<b>{k}</b>", net(k, rank_strength=float(k)), biased(share))
+        for k, share in enumerate((0.02, 0.1, 0.5))
+    ]
+    found = compare_ranks(subjects, n=100, device=CPU)
+    page = write_rank_page(found, tmp_path, {"data": "gratings", "seed": 0}).read_text()
+    numbers = json.loads((tmp_path / "rank.json").read_text())
+    assert numbers["n"] == 100
+    assert numbers["split"] == "train"
+    assert numbers["center"] is False
+    assert [m["strength"] for m in numbers["models"]] == [0, 1, 2]
+    shares = [m["conflicting_share"] for m in numbers["models"]]
+    assert shares == pytest.approx([0.02, 0.1, 0.5], abs=0.01)
+    wanted = {"spectra.svg", "against_bias.svg", "against_strength.svg",
+              *(f"correlation-{k}.svg" for k in range(3))}  # fmt: skip
+    assert set(numbers["files"]) == wanted
+    for name in wanted:
+        assert ET.parse(tmp_path / name).getroot().tag.endswith("svg")
+    assert "&lt;b&gt;0&lt;/b&gt;" in page
+    assert "<b>0</b>" not in page
+    assert "not centred" in page
+    assert headline(numbers).startswith("Effective ranks from ")
+    same = compare_ranks([replace_data(s) for s in subjects], n=100, device=CPU)
+    write_rank_page(same, tmp_path / "same")
+    assert not (tmp_path / "same" / "against_bias.svg").exists()
+
+
+def replace_data(subject: Subject) -> Subject:
+    return subject._replace(data=biased(0.1))
+
+
+def test_command(tmp_path: Path) -> None:
+    runs = []
+    for k, share in enumerate((0.02, 0.5)):
+        method = truecue.ERM().override({"plan.epochs": 1})
+        suite = truecue.Gratings(conflicting=share)
+        facts = {"data": "gratings", "settings": suite.to_dict()}
+        out = tmp_path / f"run{share}"
+        truecue.train(method, suite.load(), out=out, seed=k, arch="mlp-3x20", device=CPU,
+                      facts=facts)  # fmt: skip
+        runs.append(str(out))
+    save_classifier(net(), tmp_path / "other.safetensors")
+    command = ["rank", *runs, str(tmp_path / "other.safetensors"), "gratings", "--out",
+               str(tmp_path / "page"), "--device", "cpu"]  # fmt: skip
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    assert "512 images (train), not centred" in ran.output
+    assert "run0.02" in ran.output
+    numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
+    shares = [m["conflicting_share"] for m in numbers["models"]]
+    assert shares == pytest.approx([0.02, 0.5, 0.02], abs=0.01), "each run has its own data"
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--set", "epochs=3"], "rank has no setting 'epochs'"),
+        (["--split", "all"], "--split is train, val or test; got 'all'"),
+        (["--n", "5000"], "5,000 images are wanted"),
+    ],
+)
+def test_command_refuses(more: list[str], words: str, tmp_path: Path) -> None:
+    save_classifier(net(), tmp_path / "one.safetensors")
+    ran = CliRunner().invoke(
+        app, ["rank", str(tmp_path / "one.safetensors"), "gratings", "--out",
+              str(tmp_path / "page"), *more]
+    )  # fmt: skip
+    assert ran.exit_code != 0
+    assert words in str(ran.exception)
+    assert not (tmp_path / "page").exists()
+
+
+def test_names_tell_paths_apart() -> None:
+    assert names([Path("runs/a0.01"), Path("runs/b.safetensors")]) == ["a0.01", "b"]
+    assert names([Path("x/model.safetensors"), Path("y/model.safetensors")]) == [
+        "x/model", "y/model",
+    ]  # fmt: skip
+    assert names([Path("x"), Path("x")]) == ["x (1)", "x (2)"]

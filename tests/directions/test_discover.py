@@ -1,0 +1,152 @@
+"""Discovery of directions, and the encoder that holds directions against known factors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from direction_parts import conv, cpu, made_by, rotation
+
+from truecue.directions.discover import (
+    Discover,
+    Discovery,
+    ShiftSource,
+    away_from_zero,
+    discover,
+)
+from truecue.directions.encode import Encode, Encoder, encoder_for
+from truecue.directions.find import random_directions
+from truecue.directions.known import known_factors
+from truecue.directions.maps import make_map
+from truecue.engine.run import Run
+from truecue.errors import ConfigError
+from truecue.nets.procedural import ShapesGenerator
+from truecue.nets.scorer import Reconstructor
+
+QUICK = Discover(k=2, steps=3, images=8, reconstructor="lenet")
+
+
+def corners():
+    """Two numbers, each the brightness of a corner of its own."""
+
+    def paint(z: torch.Tensor) -> torch.Tensor:
+        images = torch.zeros(len(z), 1, 32, 32)
+        images[:, 0, :16, :16] = z[:, 0, None, None].mul(0.5).tanh()
+        images[:, 0, 16:, 16:] = z[:, 1, None, None].mul(0.5).tanh()
+        return images
+
+    return made_by(paint, image_range=(-1, 1))
+
+
+def test_given_steps() -> None:
+    steps = 6 * torch.tensor([-1, -0.05, 0, 0.01, 0.5])
+    assert away_from_zero(steps).tolist() == [-6, -0.5, 0, 0.5, 3]
+
+
+def test_shifts_are_a_function_of_the_step() -> None:
+    source = ShiftSource(conv(), QUICK, 0, cpu())
+    one, two = source.batch(2), ShiftSource(conv(), QUICK, 0, cpu()).batch(2)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    many = [source.batch(i) for i in range(300)]
+    steps = torch.cat([batch.step for batch in many])
+    assert float(steps.abs().min()) >= 0.5
+    assert float(steps.abs().max()) <= 6
+    counts = torch.cat([batch.k for batch in many]).bincount().tolist()
+    assert counts == pytest.approx([1200, 1200], rel=0.15)
+
+
+def test_one_direction_moves_at_a_time() -> None:
+    generator = conv()
+    directions = make_map("ortho", 3, 6, rng=torch.Generator().manual_seed(0))
+    made = Discovery(generator, Reconstructor("resnet18", 3, 3), directions, 0.25)
+    batch = ShiftSource(generator, QUICK.override({"k": 3}), 0, cpu()).batch(0)
+    first, second = made.images(batch)
+    torch.testing.assert_close(first, generator(batch.z))
+    moved = batch.z + batch.step[:, None] * directions.matrix()[batch.k]
+    torch.testing.assert_close(second, generator(moved), atol=1e-5, rtol=0)
+    made(batch).loss.backward()
+    assert float(directions.weight.grad.abs().max()) > 0
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "lenet"])
+def test_reconstructors(arch) -> None:
+    net = Reconstructor(arch, 3, 4)
+    x = torch.randn(2, 3, 32, 32)
+    logits, step = net(x, x)
+    assert (logits.shape, step.shape) == ((2, 4), (2,))
+
+
+def test_directions_that_can_be_told_apart_are_told_apart() -> None:
+    settings = Discover(k=2, steps=60, images=32, reconstructor="lenet", lr=3e-3)
+    found = discover(corners(), settings, device=cpu())
+    assert found.accuracy > 0.8  # chance: 0.5
+    assert found.directions.strengths == pytest.approx([found.accuracy] * 2, abs=0.2)
+    rows = found.directions.matrix
+    torch.testing.assert_close(rows @ rows.T, torch.eye(2), atol=1e-6, rtol=0)
+
+
+def test_discovery_goes_on_and_leaves_the_generator_alone(tmp_path: Path) -> None:
+    generator = corners()
+    digest = generator.digest()
+    whole = discover(generator, QUICK, device=cpu(), out=tmp_path)
+    again = discover(generator, QUICK, device=cpu(), out=tmp_path)  # read back
+    assert torch.equal(whole.directions.matrix, again.directions.matrix)
+    assert generator.digest() == digest
+    assert whole.accuracy == again.accuracy
+
+
+@pytest.mark.parametrize("name", ["linear", "proj", "ortho-exp", "fc"])
+def test_every_map_can_be_discovered(name) -> None:
+    found = discover(corners(), QUICK.override({"map": name}), device=cpu())
+    assert found.directions.matrix.shape == (2, 2)
+
+
+def test_more_directions_than_numbers() -> None:
+    with pytest.raises(ConfigError, match="7 orthonormal directions do not fit"):
+        discover(conv(), QUICK.override({"k": 7}), device=cpu())
+
+
+# --- the encoder --------------------------------------------------------------------------------
+
+
+def test_encoder_has_the_published_layers() -> None:
+    net = Encoder((3, 64, 64), 10)
+    flat = torch.randn(1, 3, 64, 64)
+    for layer in net.layers[:9]:
+        flat = layer(flat)
+    assert flat.shape == (1, 1024)
+    assert net(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 10)
+
+
+def test_encoder_learns_where_codes_lie() -> None:
+    settings = Encode(images=600, epochs=6, lr=3e-3)
+    run = Run(None, 0, cpu())
+    with torch.random.fork_rng():
+        made = encoder_for(corners(), rotation(30), run, settings)
+    assert made.error < 0.5  # 1 by chance
+    codes = corners().codes(200, 99)
+    images = ((corners()(codes) + 1) * 127.5).round().to(torch.uint8)
+    with torch.no_grad():
+        said = made.net(images)
+    wanted = codes @ rotation(30).matrix.T
+    for k in range(2):
+        assert float(torch.corrcoef(torch.stack([said[:, k], wanted[:, k]]))[0, 1]) > 0.7
+
+
+@pytest.mark.slow
+def test_directions_that_are_the_factors_score_higher_than_random_ones() -> None:
+    generator = ShapesGenerator()
+    own = random_directions(generator, 7)
+    true = type(own)(generator.axes, "the factors")
+    settings = Encode(images=1500, epochs=6)
+    scores = [
+        known_factors(generator, d, cpu(), settings, votes=400)["metrics"] for d in (true, own)
+    ]
+    for name in ("beta_vae", "mig", "disentanglement"):
+        assert scores[0][name] > scores[1][name], name
+
+
+def test_metrics_need_known_factors() -> None:
+    with pytest.raises(ConfigError, match="need a generator that knows its factors"):
+        known_factors(conv(), random_directions(conv(), 2), cpu())

@@ -1,0 +1,151 @@
+"""Scores of real images, retrieval by them, and re-scoring by other models' attributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from direction_parts import cpu, made_by
+
+from truecue.data.sets import ImageSet
+from truecue.directions.rescore import compare, rescore
+from truecue.directions.search import (
+    Index,
+    by_class,
+    generated,
+    load_index,
+    retrieve,
+    score,
+)
+from truecue.errors import ConfigError, DataError
+from truecue.nets.generator import as_uint8
+from truecue.nets.scorer import Scorer, load_scorer, save_scorer
+
+POOL = torch.tensor([0.31, -0.2, 0.28, 0.9, 0.3])[:, None]
+
+
+def test_retrieval_of_given_scores() -> None:
+    order, distance = retrieve(POOL, torch.tensor([[0.3]]), [0], top=6)
+    assert order.tolist() == [[4, 0, 2, 1, 3]]  # all of a pool of five
+    assert distance[0].tolist() == pytest.approx([0, 0.01, 0.02, 0.5, 0.6], abs=1e-6)
+    ties, _ = retrieve(torch.tensor([[1.0], [0], [1], [0]]), torch.tensor([[0.5]]), [0], top=4)
+    assert ties.tolist() == [[0, 1, 2, 3]]
+
+
+def test_several_directions_add_up() -> None:
+    pool = torch.tensor([[0.0, 0, 9], [1, 1, 0], [3, 0, 0]])
+    order, distance = retrieve(pool, torch.zeros(1, 3), [0, 1])
+    assert order.tolist() == [[0, 1, 2]]
+    assert distance.tolist() == [[0, 2, 3]]
+    with pytest.raises(ConfigError, match="at least one direction"):
+        retrieve(pool, pool, [])
+
+
+def test_calibrated_scores_have_one_scale(tmp_path: Path) -> None:
+    raw = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 99])
+    index = Index(torch.cat([raw, torch.ones(50, 1)], 1), ("pose", "age", "flat"))
+    torch.testing.assert_close(index.calibrated[:, :2].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(index.calibrated[:, :2].std(0, unbiased=False), torch.ones(2))
+    assert index.calibrated[:, 2].abs().max() == 0
+    torch.testing.assert_close(index.standardise(index.scores[:3]), index.calibrated[:3])
+    index.save(tmp_path)
+    read = load_index(tmp_path)
+    assert torch.equal(read.scores, index.scores)
+    assert read.names == index.names
+    assert read.columns(["age", "pose"]) == [1, 0]
+    with pytest.raises(ConfigError, match="no direction 'smile'; the directions are pose, age"):
+        read.columns(["smile"])
+    with pytest.raises(DataError, match="holds no scores that can be read"):
+        load_index(tmp_path / "nowhere")
+
+
+def test_retrieval_by_a_direction_that_knows_the_class_beats_chance() -> None:
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(200) % 4
+    scores = torch.stack([y + 0.1 * torch.randn(200, generator=rng),
+                          torch.randn(200, generator=rng)], 1)  # fmt: skip
+    told = by_class(Index(scores, ("class", "noise")), [0, 1], y, scores[:, :1])
+    knows, noise, together, pixels = told["directions"]
+    assert pixels == knows | {"name": "pixels"}  # the same numbers under another name
+    assert knows["precision"] > 0.95
+    assert knows["average_precision"] > 0.95
+    assert noise["precision"] == pytest.approx(told["chance"], abs=0.1)
+    assert noise["precision"] < together["precision"] <= knows["precision"]
+    assert told["chance"] == pytest.approx(49 / 199)
+
+
+# --- scorers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "small"])
+def test_scorers_and_their_files(arch, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Scorer(arch, (3, 13, 13), 1).eval()
+    assert net(torch.randn(1, 3, 13, 13)).shape == (1, 1)  # nothing is squeezed away
+    if arch == "small":
+        save_scorer(net, tmp_path, {"names": ["size"]})
+        read = load_scorer(tmp_path)
+        x = torch.randn(4, 3, 13, 13)
+        assert torch.equal(read(x), net(x))
+        assert read.spec["extra"] == {"names": ["size"]}
+
+
+def test_real_images_are_scored_like_generated_ones() -> None:
+    torch.manual_seed(0)
+    net = Scorer("small", (3, 12, 12), 2).eval()
+    made = torch.rand(4, 3, 12, 12) * 2 - 1
+    bytes_ = as_uint8(made)
+    torch.testing.assert_close(net.score(bytes_), net(made), atol=0.02, rtol=0)
+    torch.testing.assert_close(net.score(bytes_), net(bytes_ / 127.5 - 1))
+    grey = bytes_[:, :1]
+    torch.testing.assert_close(net.score(grey), net.score(grey.expand(-1, 3, -1, -1)))
+    large = bytes_.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert net.score(large).shape == (4, 2)
+    one = Scorer("small", (1, 12, 12), 2).eval()
+    mean = bytes_.float().mean(1, keepdim=True) / 127.5 - 1
+    torch.testing.assert_close(one.score(bytes_), one(mean))
+    with pytest.raises(DataError, match="images of 3 channels; these have 2"):
+        net.score(bytes_[:, :2])
+    images = ImageSet(bytes_, torch.tensor([0, 1, 0, 1]), ("a", "b"))
+    index = score(net, images, cpu(), ["x", "y"])
+    torch.testing.assert_close(index.scores, net.score(bytes_).detach())
+
+
+def test_scores_of_generated_images() -> None:
+    generator = made_by(lambda z: z[:, :1, None, None].sigmoid().expand(-1, 1, 12, 12))
+    net = Scorer("small", (1, 12, 12), 2).eval()
+    found = generated(net, generator, n=300)
+    assert found.shape == (300, 2)
+    assert torch.equal(found, generated(net, generator, n=300))
+
+
+# --- re-scoring ---------------------------------------------------------------------------------
+
+
+def test_rescoring_of_given_probabilities() -> None:
+    before = torch.tensor([0.2, 0.5, 0.9])[:, None]
+    after = torch.tensor([[0.6, 0.4, 0.9], [0.2, 0.9, 1.0]])[..., None]
+    made = compare(before, after, 1.0)
+    torch.testing.assert_close(made.shift, torch.tensor([[0.1], [0.166667]]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(made.change, torch.full((2, 1), 0.166667), atol=1e-6, rtol=0)
+    torch.testing.assert_close(made.reached, torch.full((2, 1), 0.666667), atol=1e-6, rtol=0)
+
+
+def test_rescoring_of_a_generator() -> None:
+    # brightness of the left and of the right half, by one number each
+    generator = made_by(
+        lambda z: z.sigmoid()[:, None, None, :].repeat_interleave(2, 3).expand(-1, 1, 4, -1)
+    )
+
+    def halves(x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([x[..., :2].float().mean((1, 2, 3)), x[..., 2:].float().mean((1, 2, 3))],
+                           1) / 255  # fmt: skip
+
+    made = rescore(generator, torch.eye(2), 2.0, halves, n=64)
+    assert made.shift.shape == (2, 2)
+    assert bool((made.shift.diagonal() > 0.2).all())
+    assert made.shift[0, 1] == 0
+    assert made.to_dict()["step"] == 2
+    with pytest.raises(DataError, match="attributes must be probabilities"):
+        rescore(generator, torch.eye(2), 2.0, lambda x: halves(x) * 9, n=8)

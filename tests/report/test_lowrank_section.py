@@ -1,0 +1,120 @@
+"""DeFund's section of the report: numbers against recomputation, the page, what may be absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score
+
+import truecue
+from truecue.data.sets import Splits
+from truecue.engine.device import Device
+from truecue.report.lowrank import BINS, SHEET, _curve, _histogram
+from truecue.report.lowrank_view import lowrank_view
+from truecue.testing import small_gratings
+
+QUICK = {
+    "pretrain.epochs": 2, "pretrain.batch_size": 64, "pretrain.augment": ["flip"],
+    "probe.epochs": 3, "plan.epochs": 3, "probe.optimizer.lr": 0.01, "plan.optimizer.lr": 0.01,
+}  # fmt: skip
+
+
+def trained(out: Path, data: Splits | None = None, **settings) -> dict:
+    method = truecue.DeFund().override(QUICK | settings)
+    truecue.train(method, data or small_gratings(), out=out, arch="mlp-3", device=Device("cpu"))
+    return json.loads((out / "report.json").read_text())
+
+
+def test_numbers_and_page(tmp_path: Path) -> None:
+    report = trained(tmp_path, strengths=[0.5, 2.0], cutoff=0.4)
+    found, kept = report["lowrank"], load_file(tmp_path / "defund" / "once" / "errors.safetensors")
+    train = small_gratings().train
+    conflicting = train.attributes["tint"].values != train.y
+    mean = kept["scores"][1:].mean(0)
+    errors = mean > 0.4
+    assert found["errors"]["count"] == int(errors.sum())
+    assert found["errors"]["by_class"] == torch.bincount(train.y[errors], minlength=2).tolist()
+    hits = float((errors & conflicting).sum())
+    assert found["errors"]["precision"]["value"] == pytest.approx(hits / float(errors.sum()))
+    assert found["errors"]["recall"]["value"] == pytest.approx(hits / float(conflicting.sum()))
+    assert [row["strength"] for row in found["single"]] == [0, 0.5, 2]
+    for row, score in zip(found["single"], kept["scores"], strict=True):
+        assert row["auprc"] == pytest.approx(average_precision_score(conflicting, score))
+    assert found["mean"]["auprc"] == pytest.approx(average_precision_score(conflicting, mean))
+    assert sum(found["histogram"]["conflicting"]) == int(conflicting.sum())
+    assert [row["name"].split(":")[0] for row in found["table"]][::3] == ["plain", "oracle"]
+    assert "bias labels" in found["table"][-1]["labels"]
+    assert not any("bias labels" in row["labels"] for row in found["table"][:-1])
+    assert found["table"][2]["test"] == report["models"]["defund"]["test"]
+    stages = {row["stage"] for row in found["training"]}
+    assert stages == {"pretrain-0", "pretrain-0.5", "pretrain-2"}
+    assert report["labels_used"]["training"] == "class labels only"
+    assert "suspects" not in report
+    page = (tmp_path / "report.html").read_text()
+    section = page.partition("What the biased encoder stumbles over")[2].partition("</section>")[0]
+    assert section.count('<figure class="panel">') == 5
+    assert section.count('class="photo ') == SHEET
+    assert "mean score: area" in section
+    assert f"<strong>{int(errors.sum())}</strong>" in section
+
+
+def test_without_bias_labels(tmp_path: Path) -> None:
+    data = small_gratings()
+    parts = {name: part.blind() for name, part in data.parts().items()}
+    found = trained(tmp_path, Splits(**parts), strengths=[2.0])["lowrank"]
+    assert found["errors"]["precision"] is None
+    assert list(found["histogram"]) == ["all"]
+    assert len(found["table"]) == 3, "no oracle without bias labels"
+    page = (tmp_path / "report.html").read_text()
+    assert "Finding conflicting images" not in page
+    assert "highest bias scores" in page
+
+
+def test_part_of_the_labels(tmp_path: Path) -> None:
+    report = trained(tmp_path, variant="semi", labelled=0.25, strengths=[2.0])
+    found = report["lowrank"]
+    assert found["labelled"] == sum(map(sum, found["histogram"].values())) == 64
+    assert report["labels_used"]["training"] == "class labels of 25 % of the training images"
+    page = (tmp_path / "report.html").read_text()
+    assert "answered for 64 training images whose labels are used (of 256)" in page
+
+
+def test_histogram_and_curve_of_given_scores() -> None:
+    scores = torch.tensor([0.0, 0.999, 1.0, 0.5, 0.26], dtype=torch.float64)
+    agree = torch.tensor([1, 0, 0, 1, -1])
+    counts = _histogram(scores, agree)
+    assert counts["aligned"][0] == counts["aligned"][BINS // 2] == 1
+    assert counts["conflicting"][-1] == 2
+    assert counts["not known"][5] == 1
+    found = _curve(scores, agree)
+    assert found["auprc"] == 1
+    assert found["pr"][0][0] == 0
+    assert _curve(scores, torch.ones(5))["auprc"] is None
+
+
+def test_other_methods_have_no_section() -> None:
+    assert lowrank_view({"models": {}}) is None
+
+
+def test_going_on_gives_the_same_section(tmp_path: Path) -> None:
+    one = trained(tmp_path, strengths=[2.0])
+    (tmp_path / "report.json").unlink()
+    assert trained(tmp_path, strengths=[2.0])["lowrank"] == one["lowrank"]
+
+
+def test_unknown_bias_values_are_left_out_of_precision(tmp_path: Path) -> None:
+    data = small_gratings()
+    tint = data.train.attributes["tint"]
+    values = tint.values.clone()
+    values[::2] = -1
+    train = replace(data.train, attributes={"tint": tint._replace(values=values)})
+    found = trained(tmp_path, replace(data, train=train), strengths=[2.0])["lowrank"]
+    known = values >= 0
+    kept = load_file(tmp_path / "defund" / "once" / "errors.safetensors")
+    assert found["errors"]["precision"]["n"] == int((kept["errors"] & known).sum())
+    assert sum(found["histogram"]["not known"]) == int((~known).sum())

@@ -1,0 +1,112 @@
+"""The section on pairs: its numbers against a loop, what is missing, names that are hostile."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+import torch
+from report_sample import sample_pictures, sample_report
+
+from truecue.audit.pairs import BINS, pair_history, pair_numbers
+from truecue.data.sets import Attribute, ImageSet
+from truecue.engine.device import Device
+from truecue.engine.run import Pairs
+from truecue.losses.contrastive import similarities
+from truecue.nets.build import build
+from truecue.report.page import render
+from truecue.report.pairs import section
+
+
+def images(n: int = 40, known: bool = True) -> ImageSet:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (n, 3, 4, 4), generator=rng).to(torch.uint8)
+    values = torch.randint(2, (n,), generator=rng)
+    attributes = {"tint": Attribute(values, ("warm", "cold"))} if known else {}
+    return ImageSet(x, torch.randint(2, (n,), generator=rng), ("no", "yes"), attributes)
+
+
+def log_row(at: float, there: float) -> dict[str, float]:
+    row = {"at": at, "skipped_pos": 1 - there, "skipped_neg": 0.0}
+    for name in ("PA", "PC", "NA", "NC"):
+        row |= {f"pairs_{name}": 10.0, f"there_{name}": 1.0, f"mean_{name}": 0.5}
+    return row | {"there_PC": there, "mean_PC": 0.2 * there}
+
+
+def numbers(known: bool = True, guessed: bool = False):
+    torch.manual_seed(0)
+    nets = {k: build("mlp-3", channels=3, size=4, n_classes=2) for k in ("erm", "denetdm")}
+    rows = [{"loss": 1.0}, log_row(0.25, 0.5), log_row(1.0, 0.0)]
+    return nets, pair_numbers(
+        nets, images(known=known), "tint" if known else None, Pairs("biased" if guessed else None),
+        nets["erm"] if guessed else None, rows, Device("cpu"),
+    )  # fmt: skip
+
+
+def test_numbers_equal_a_loop():
+    nets, found = numbers()
+    of = images()
+    s = similarities(nets["erm"].eval().features(of.images).double()).detach()
+    sets: list[list[float]] = [[], [], [], []]
+    b = of.attributes["tint"].values
+    for i in range(40):
+        for j in range(40):
+            if i != j:
+                place = 2 * bool(of.y[i] != of.y[j]) + bool(b[i] != b[j])
+                sets[place].append(float(s[i, j]))
+    model = found["models"]["erm"]
+    assert model["pairs"] == [len(values) for values in sets]
+    assert model["means"] == pytest.approx([sum(v) / len(v) for v in sets], abs=1e-5)
+    assert [sum(row) for row in model["histogram"]] == model["pairs"]
+    middle = [sum(n * ((k + 0.5) * 2 / BINS - 1) for k, n in enumerate(row)) / sum(row)
+              for row in model["histogram"]]  # fmt: skip
+    assert middle == pytest.approx(model["means"], abs=1.01 / BINS)
+    means = model["penalties"]["means"]
+    assert means["pos"] == pytest.approx((model["means"][0] - model["means"][1]) ** 2, abs=1e-5)
+    assert means["sum"] == pytest.approx(means["pos"] + means["neg"], abs=2e-6)
+    assert set(model["penalties"]) == {
+        "end_linear", "means", "mean_std", "kl", "jeffreys", "official"
+    }  # fmt: skip
+
+
+def test_means_of_training_are_those_of_batches_that_have_pairs():
+    history = pair_history([{"loss": 1.0}, log_row(0.25, 0.5), log_row(1.0, 0.0)])
+    assert [row["means"]["PC"] for row in history] == [0.2, None]
+    assert [row["means"]["PA"] for row in history] == [0.5, 0.5]
+    assert [row["epoch"] for row in history] == [0.25, 1.0]
+    assert len(pair_history([log_row(k / 100, 1.0) for k in range(1000)])) <= 400
+
+
+def test_without_bias_labels_guesses_stand_for_them_or_nothing_is_shown():
+    assert numbers(known=False)[1] is None
+    nets, found = numbers(known=False, guessed=True)
+    assert (found["bias"], found["guessed_by"]) == (None, "biased")
+    says = nets["erm"].eval()(images().images).argmax(1)
+    order = torch.tensor(found["dots"]["bias"])
+    assert sorted(order.tolist()) == sorted(says.tolist())
+
+
+def test_section_says_what_was_measured():
+    report = sample_report() | {"pairs": numbers()[1]}
+    made = section(report)
+    assert made is not None
+    # 0.25 epochs with half of the batches skipped, 0.75 with all
+    assert made["skipped"] == ("88\u00a0%", "0\u00a0%")
+    assert [len(row) for row in made["scatters"]] == [2, 2]
+    text = render(report, sample_pictures())
+    assert "Who is similar to whom" in text
+    assert "same class, other tint" in text
+    assert text.count("data:image/svg+xml;base64") >= 9
+    for panel in (*made["histograms"], *made["training"], *made["scatters"][0]):
+        assert base64.b64decode(panel.source.partition(",")[2]).startswith(b"<?xml")
+    assert section(sample_report()) is None
+    assert "Who is similar to whom" not in render(sample_report(), sample_pictures())
+
+
+def test_hostile_names_are_text():
+    found = numbers()[1]
+    evil = "<script>alert(1)</script>{{ 7 * 7 }}"
+    found["bias"], found["dots"]["values"] = evil, [evil, "b"]
+    text = render(sample_report() | {"pairs": found}, sample_pictures())
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
