@@ -21,7 +21,7 @@ def run(seed: int, folder: str) -> dict:
     out = Path(folder) / str(seed)
     command = [sys.executable, "-m", "truecue.cli.main", "demo", "--out", str(out), "--quiet"]
     subprocess.run([*command, "--seed", str(seed)], check=True)
-    report = json.loads((out / "report.json").read_text())
+    report = json.loads((out / "train" / "report.json").read_text())
     row = {"seed": seed, "seconds": report["seconds"], "device": report["device"]}
     for name, model in report["models"].items():
         row[name] = {

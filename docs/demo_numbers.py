@@ -1,6 +1,6 @@
 """Put the numbers of a demo run into docs/quickstart.md: `python docs/demo_numbers.py FOLDER`.
 
-The picture in docs/images is taken by hand, of the top 1280 x 1500 pixels of the report's page.
+The picture in docs/images is taken by hand, of the top of the demo's page.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def _cell(found: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    made = table(json.loads((Path(sys.argv[1]) / "report.json").read_text(encoding="utf-8")))
+    made = table(
+        json.loads((Path(sys.argv[1]) / "train" / "report.json").read_text(encoding="utf-8"))
+    )
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     PAGE.write_text(before + START + made + END + rest.partition(END)[2], encoding="utf-8")

@@ -382,7 +382,17 @@ def test_demo_shows_the_gain(cli, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     status, shown, _ = cli("demo", "--out", out)
     assert status == 0
-    report = json.loads((out / "report.json").read_text())
-    before, after = (report["models"][m]["test"]["conflicting"] for m in ("erm", "denetdm"))
+    story = json.loads((out / "story.json").read_text())
+    before, after = (story["models"][m]["conflicting"] for m in ("plain", "denetdm"))
     assert after["low"] > before["high"] + 0.05
-    assert "colour" in shown
+    cues = {cue["name"]: cue for cue in story["cues"]}
+    assert cues["hue"]["before"]["verdict"] == cues["colour cast"]["before"]["verdict"] == "alarm"
+    for name in ("hue", "colour cast"):
+        used = [cues[name][side]["used"]["value"] for side in ("before", "after")]
+        assert used[1] < used[0] - 0.1
+    assert story["judged"]["spurious"] > 20
+    assert story["gap"]["low"] > 0.4
+    for page in ("index.html", *story["pages"].values()):
+        assert (out / page).is_file()
+    assert "hue" in shown
+    assert "colour misleads" in shown

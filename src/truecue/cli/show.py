@@ -35,6 +35,27 @@ def show_report(report: dict[str, Any], out: Path | None) -> None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True, markup=False)
 
 
+def show_story(story: dict[str, Any], out: Path) -> None:
+    """Print what the demo found and removed, and where its page is."""
+    console = Console(highlight=False)
+    table = Table(title="Test accuracy in %, with 95 % intervals", title_justify="left")
+    table.add_column("model")
+    for name in (f"{story['bias']} misleads", f"{story['bias']} helps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    titles = {"plain": "plain training", "repaired": "last layer repaired", "denetdm": "DeNetDM"}
+    for key, title in titles.items():
+        table.add_row(title, *(_cell(story["models"][key], c) for c in ("conflicting", "aligned")))
+    console.print(table)
+    for cue in story["cues"]:
+        used = [cue[side]["used"] for side in ("before", "after")]
+        said = ["–" if u is None else f"{100 * u['value']:+.0f}" for u in used]
+        console.print(
+            f"Accuracy that hangs on the {cue['name']}: {said[0]} points, with DeNetDM {said[1]}",
+            soft_wrap=True,
+        )
+    console.print(f"The story: {out / 'index.html'}", soft_wrap=True, markup=False)
+
+
 def _rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     rows = {}
     for name, model in report["models"].items():

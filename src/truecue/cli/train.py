@@ -9,9 +9,6 @@ import typer
 
 from truecue.cli import options as o
 
-DEMO_EPOCHS = 60
-"""Epochs of each stage of the demo: enough to see the point in a minute."""
-
 
 def train(
     method: Annotated[str, typer.Argument(metavar="METHOD", help="See 'truecue methods'.")],
@@ -108,26 +105,25 @@ def demo(
     threads: o.Threads = 1,
     quiet: o.Quiet = False,
 ) -> None:
-    """The main job on embedded data: train plainly, find the shortcut, remove it, show both.
+    """The whole job on embedded data: audit, judge, repair, debias, ask again.
 
-    Digits whose colour nearly always gives the answer away; plain training goes by the colour.
-    DeNetDM removes that without being told that colour is the problem. Takes about a minute.
+    Digits whose colour nearly always gives the answer away; plain training goes by the colour. The
+    audit finds that out without being told, and DeNetDM removes it without being told. Takes about
+    a minute and writes index.html, which tells the story.
     """
-    from truecue import api
-    from truecue.cli.show import show_report
+    from truecue.cli.show import show_story
     from truecue.data.suites.digits import Digits
-    from truecue.methods import DeNetDM
+    from truecue.demo import demo as run
 
     suite = Digits()
-    trained = api.train(
-        DeNetDM().override({"experts.epochs": DEMO_EPOCHS, "plan.epochs": DEMO_EPOCHS}),
+    story = run(
+        out,
         suite.load(seed=seed),
-        out=out,
         seed=seed,
         device=o.open_device("cpu", threads=threads),
+        facts=o.facts("digits", suite),
         fresh=fresh,
         quiet=quiet,
-        facts=o.facts("digits", suite),
     )
     if not quiet:
-        show_report(trained.report, out)
+        show_story(story, out)

@@ -101,7 +101,7 @@ def digest_of_images(images: Tensor | ArrayFile) -> str:
 
 
 @lru_cache(maxsize=64)
-def _digest_of_file(path: Path, size: int, changed: int) -> str:  # noqa: ARG001
+def _digest_of_file(path: Path, size: int, changed: int) -> str:
     """Of a file's content: about a second for each gigabyte, once in a process."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -222,7 +222,7 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
             {
                 "name": c["name"], "verdict": c["verdict"],
                 "why": c["why"][:1].upper() + c["why"][1:],
-                "strip": _strip(cues["ends"].get(c["name"]), test, audit),
+                "strip": ends_strip(cues["ends"].get(c["name"]), test, audit),
             }
             for c in cues["cues"] if c["verdict"] in _LOUD
         ],
@@ -250,8 +250,14 @@ def _cue_row(cue: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _strip(ends: Mapping[str, Any] | None, test: ImageSet, audit: Audit) -> str | None:
-    """The images at both ends of a cue, or nothing where there are too few."""
+def ends_strip(ends: Mapping[str, Any] | None, test: ImageSet, audit: Audit) -> str | None:
+    """The images at both ends of a cue as a data address; None where there are too few.
+
+    Args:
+        ends: `ids` and `strengths` of a cue, from cues.json.
+        test: the test images.
+        audit: the audit, for what the model says.
+    """
     if not ends or len(ends["ids"]) < 2 or test.encoded:
         return None
     strengths = torch.full((len(test),), float("nan"))
