@@ -18,7 +18,7 @@ from truecue.audit.automatic import MaskJudged, judge_by_masks
 from truecue.audit.make import make_audit
 from truecue.audit.masks import MaskFile
 from truecue.audit.measure import measure_gaps
-from truecue.audit.texts import judge_by_text, text_cues
+from truecue.audit.texts import Similarity, judge_by_text, text_cues
 from truecue.audit.verdicts import Judgement, aggregate
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
@@ -250,16 +250,17 @@ def test_texts_whose_gap_is_no_chance_are_kept(data, net, tmp_path):
     assert audit.verdicts().all() == []  # replaced
 
 
+def always(given: Tensor) -> Similarity:
+    return lambda _x, _texts: given
+
+
 def test_texts_that_cannot_be(audit, data):
     for texts in ((), ("a", "a"), (" ",)):
         with pytest.raises(ConfigError, match="one or more different texts"):
             text_cues(similar, texts)
-    for wrong in (
-        lambda x, t: torch.zeros(len(x)),
-        lambda x, t: torch.full((len(x), 1), torch.nan),
-    ):
+    for given in (torch.zeros(120), torch.full((120, 1), torch.nan)):
         with pytest.raises(DataError, match=r"must be \[120, 1\] finite numbers"):
-            text_cues(lambda *_, given=given: given, ["a"])("train", data.train)
+            text_cues(always(given), ["a"])("train", data.train)
     with pytest.raises(DataError, match="has no cue 'a red corner'"):
         judge_by_text(audit, TEXTS)
     with pytest.raises(ConfigError, match="between 0 and 1"):
