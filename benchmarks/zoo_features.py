@@ -252,24 +252,42 @@ def table() -> None:
              "torch": torch.__version__.partition("+")[0]}  # fmt: skip
     told = json.dumps(about | {"summaries": summaries}, indent=1)
     (RESULTS / "zoo_features.json").write_text(told + "\n")
-    for s in summaries:
-        if s["cue"] == "none":
-            print(f"{s['net']}, no cue: {s['far_from_chance']} of {s['candidates']} gaps")
-            print(s["unseen"])
-            continue
-        cells = [
-            s["net"], s["cue"], f"{s['strength']:g}", f"{100 * s['true_gap']:.0f}",
-            f"{s['best']:.2f}", f"{s['any']:.2f}", f"{s['found']} of {s['classes']}",
-            "–" if s["rank"] is None else f"{s['rank']:.1f}",
-            f"{s['on_page']} of {s['page']}", f"{s['judged']} of {s['candidates']}",
-        ]  # fmt: skip
-        if "gap" in s:
-            cells += [
-                f"{s['auroc']:.2f}", f"{100 * s['purity']:.0f} ({100 * s['without']:.0f}) %",
-                f"{100 * s['gap']:.0f}", f"{100 * s['null_high']:.0f}",
-                f"{s['beyond_null']}/{s['with_verdicts']}",
-            ]  # fmt: skip
+    for net in dict.fromkeys(s["net"] for s in summaries):
+        show(net, {(s["cue"], s["strength"]): s for s in summaries if s["net"] == net})
+
+
+def show(net: str, found: dict[tuple[str, float], dict]) -> None:
+    """The tables of docs/audit.md, of one network."""
+    cues = [cue for cue in dict.fromkeys(cue for cue, _ in found) if cue != "none"]
+    none = found.get(("none", 0.0))
+    if none:
+        print(f"\n{net} without a cue: {none['far_from_chance']} of {none['candidates']} gaps")
+    for cue in cues:
+        cells = [cue]
+        for strength in STRENGTHS:
+            s = found.get((cue, strength))
+            if s:
+                cells.append(f"{s['found']}/{s['classes']} ({100 * s['true_gap']:.0f})")
+        if none:
+            by_chance = none["unseen"][cue]
+            cells.append(f"{by_chance['found']}/{by_chance['classes']}")
         print("|", " | ".join(cells), "|")
+    for strength in STRENGTHS:
+        print(f"\n{net}, strength {strength:g}")
+        for cue in cues:
+            s = found.get((cue, strength))
+            if s and "gap" in s:
+                cells = [
+                    cue, f"{s['best']:.2f}", f"{s['any']:.2f}", f"{s['rank']:.1f}",
+                    f"{s['judged']} of {s['candidates']}", f"{s['on_page']} of {s['page']}",
+                    f"{s['auroc']:.2f}", f"{100 * s['purity']:.0f} %",
+                    f"{100 * s['gap']:.0f} ({100 * s['null_high']:.0f})",
+                ]  # fmt: skip
+                print("|", " | ".join(cells), "|", s["runs"], s["with_verdicts"], s["beyond_null"])
+    ranked = [(s["rank"], s["by_chance"], s["found"]) for s in found.values() if s.get("found")]
+    total = sum(n for *_, n in ranked)
+    rank, by_chance = (sum(r[i] * r[2] for r in ranked) / total for i in (0, 1))
+    print(f"mean rank {rank:.2f}, {by_chance:.2f} by chance, over {total} classes")
 
 
 if __name__ == "__main__":
