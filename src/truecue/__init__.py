@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from truecue.api import evaluate as evaluate
     from truecue.api import train as train
     from truecue.audit.audit import Audit as Audit
+    from truecue.audit.automatic import judge_by_masks as judge_by_masks
     from truecue.audit.bias import bias_pictures as bias_pictures
     from truecue.audit.candidates import CueColumn as CueColumn
     from truecue.audit.cue_table import CueFinding as CueFinding
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from truecue.audit.rank import Subject as Subject
     from truecue.audit.rank import compare_ranks as compare_ranks
     from truecue.audit.shown import BiasPictures as BiasPictures
+    from truecue.audit.texts import judge_by_text as judge_by_text
+    from truecue.audit.texts import text_cues as text_cues
     from truecue.audit.verdicts import Judgement as Judgement
     from truecue.audit.verdicts import Verdicts as Verdicts
     from truecue.data.loader import Batch as Batch
@@ -198,11 +201,14 @@ _HOMES = {
     "evaluate": "api",
     "file_columns": "audit.filedata",
     "find_cues": "audit.cues",
+    "judge_by_masks": "audit.automatic",
+    "judge_by_text": "audit.texts",
     "load_classifier": "nets.classifier",
     "make_audit": "audit.make",
     "measure_gaps": "audit.measure",
     "save_classifier": "nets.classifier",
     "show_bias": "explain",
+    "text_cues": "audit.texts",
     "train": "api",
     "ClassGenerator": "nets.adapters",
     "Directions": "directions.directions",

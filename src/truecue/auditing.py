@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit
+from truecue.audit.automatic import MaskJudged, judge_by_masks
 from truecue.audit.cue_table import CueTable
 from truecue.audit.cues import find_cues
 from truecue.audit.filedata import file_columns, files_of
@@ -40,6 +41,8 @@ class Audited(NamedTuple):
     """What cues.json holds; None where no cues were asked about."""
     page: Path
     """index.html."""
+    masked: list[MaskJudged] | None = None
+    """What object masks say about each feature; None where none were given."""
 
 
 def audit(
@@ -50,6 +53,7 @@ def audit(
     encoder: Classifier | None = None,
     settings: AuditSettings | None = None,
     verdicts: Path | None = None,
+    masks: Path | None = None,
     k: int | None = None,
     stats_from: StatsFrom = "own",
     cues: bool = True,
@@ -76,6 +80,8 @@ def audit(
         encoder: the network whose features are looked at; None: the model.
         settings: of the features; None: the defaults.
         verdicts: a CSV file of answers to add before measuring.
+        masks: object masks of training images, a folder or an `.npz` file: features that no person
+            has judged are judged by where they look, see `judge_by_masks`.
         k: images in each end; None: a fifth of each class.
         stats_from: see `measure_gaps`.
         cues: ask about cues beyond features.
@@ -92,7 +98,7 @@ def audit(
 
     Raises:
         ConfigError: there is neither model nor encoder, or a setting is out of range.
-        DataError: networks, cues or verdicts do not fit the images.
+        DataError: networks, cues, verdicts or masks do not fit the images.
         RunMismatch: the folder holds an audit of something else.
         StorageError: something could not be written.
     """
@@ -103,6 +109,7 @@ def audit(
     )  # fmt: skip
     if verdicts is not None:
         done.verdicts().read_csv(verdicts)
+    masked = None if masks is None else judge_by_masks(done, data, masks, device=device)
     gaps = measure_gaps(done, k=k, stats_from=stats_from, seed=seed)
     table = None
     if cues:
@@ -110,7 +117,7 @@ def audit(
     page = write_audit_page(
         done, data, pictures=pictures, robust=robust, device=device, quiet=quiet
     )
-    return Audited(done, gaps, table, page)
+    return Audited(done, gaps, table, page, masked)
 
 
 def _cues(

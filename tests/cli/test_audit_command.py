@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_cli
+from PIL import Image
 from test_pictures import images  # noqa: F401  two classes of bright or dark images
 
 from truecue.audit.audit import Audit
@@ -59,6 +61,31 @@ def test_verdicts_from_a_file(cli, images: Path, tmp_path: Path) -> None:  # noq
     status, _, error = cli(*command, "--verdicts", answers)
     assert status == 2
     assert "line 2: class 0 (cat) has no feature 4444" in error
+
+
+def test_object_masks_judge_only_when_asked(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    out, masks = tmp_path / "audit", tmp_path / "masks"
+    command = ["audit", images, "--out", out, *SIZE, *PLAN, *CPU, "--no-cues", "--pictures", "0"]
+    assert cli(*command, "--quiet")[0] == 0
+    assert Audit(out).verdicts().all() == []
+    for path in images.rglob("*.png"):  # the object is the last column of each image
+        mask = np.zeros((16, 16), dtype=np.uint8)
+        mask[:, -1] = 1
+        place = masks / path.relative_to(images)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(place)
+    status, shown, _ = cli(*command, "--masks", masks)
+    assert not status
+    text = " ".join(shown.split())
+    n = len(Audit(out).pairs())
+    assert f"Automatic, by object masks: {n} of {n} features are mostly outside" in text
+    assert Audit(out).gaps()["answers"]["automatic"] == n
+    page = (out / "index.html").read_text()
+    assert "spurious (automatic)" in page
+    assert f"{n} of these verdicts are automatic: no person has looked" in page
+    status, _, error = cli(*command, "--masks", images)  # the images themselves
+    assert status == 2
+    assert "Is it the image itself?" in error
 
 
 def test_a_trained_model_and_another_encoder(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811

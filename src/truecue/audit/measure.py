@@ -201,6 +201,7 @@ def _answers(judged: Aggregate) -> dict[str, Any]:
     return {
         "pairs": len(kinds),
         **{kind: kinds.count(kind) for kind in ("core", "spurious", "undecided")},
+        "automatic": sum(pair.automatic for pair in judged.pairs.values()),
         "fleiss": _finite(judged.fleiss),
         "digest": verdicts_digest(judged),
     }

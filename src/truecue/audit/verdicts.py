@@ -27,6 +27,10 @@ Answer = Literal["main_object", "separate_object", "background"]
 """What the highlighted region mainly is; the last two are votes for spurious."""
 Verdict = Literal["core", "spurious", "undecided"]
 
+MASKS, TEXT = "masks", "text"
+AUTOMATIC = frozenset((MASKS, TEXT))
+"""Annotators that are no people; their answers count where no person has given one."""
+
 SCHEMA = 1
 """Version of the tables; a file with a newer one is refused."""
 TIMEOUT = 10.0
@@ -113,6 +117,13 @@ class PairVerdict(NamedTuple):
     spurious_votes: int
     agreement: float
     """Share of the answers that are on the larger side."""
+    automatic: bool = False
+    """Whether no person has answered: see `truecue.audit.automatic`."""
+
+    @property
+    def said(self) -> str:
+        """The verdict in words, marked where no person has given it."""
+        return f"{self.verdict} (automatic)" if self.automatic else self.verdict
 
 
 class Aggregate(NamedTuple):
@@ -370,7 +381,8 @@ def aggregate(
 ) -> Aggregate:
     """Verdicts from answers: spurious where the strict majority says so, whatever the confidence.
 
-    With five answers that is three of five. A tie is undecided: ask again.
+    With five answers that is three of five. A tie is undecided: ask again. Automatic answers count
+    only for pairs that no person has answered.
 
     Args:
         judgements: answers; skipped ones count for nothing.
@@ -404,18 +416,20 @@ def aggregate(
 
 
 def _verdict(found: list[Judgement]) -> PairVerdict:
+    people = [j for j in found if j.annotator not in AUTOMATIC]
+    automatic, found = not people, people or found
     n = len(found)
     background = sum(j.answer == "background" for j in found)
     separate = sum(j.answer == "separate_object" for j in found)
     votes = background + separate
     agreement = max(votes, n - votes) / n
     if 2 * votes == n:
-        return PairVerdict("undecided", "", n, votes, agreement)
+        return PairVerdict("undecided", "", n, votes, agreement, automatic)
     if 2 * votes < n:
-        return PairVerdict("core", "", n, votes, agreement)
+        return PairVerdict("core", "", n, votes, agreement, automatic)
     kind = "ambiguous"
     if 2 * background > n:
         kind = "background"
     elif 2 * separate > n:
         kind = "separate"
-    return PairVerdict("spurious", kind, n, votes, agreement)
+    return PairVerdict("spurious", kind, n, votes, agreement, automatic)

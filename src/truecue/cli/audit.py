@@ -11,7 +11,10 @@ import typer
 from truecue.cli import options as o
 
 if TYPE_CHECKING:
-    from truecue.audit.audit import Audit
+    from collections.abc import Sequence
+
+    from truecue.audit.automatic import MaskJudged
+    from truecue.auditing import Audited
     from truecue.data.sets import ImageSet, Splits
     from truecue.nets.classifier import Classifier
 
@@ -51,6 +54,14 @@ def audit(
     verdicts: Annotated[
         Path | None,
         typer.Option("--verdicts", help="Add the answers of a CSV file before measuring."),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--masks",
+            help="Judge features automatically, by object masks: a folder of PNG files with the"
+            " images' names, or an .npz file. People's answers come first.",
+        ),
     ] = None,
     k: Annotated[
         int | None,
@@ -145,17 +156,17 @@ def audit(
     eyes = None if encoder is None else _encoder(encoder, arch, norm, splits.train, root)
     if trains:
         net = _trained(plan, splits, out / "training", seed, arch, compute, fresh, silent, facts)
-    done, gaps, found, page = auditing.audit(
-        out, splits, net, encoder=eyes, settings=settings, verdicts=verdicts, k=k,
-        stats_from="train" if stats_from == "train" else "own", cues=cues, core=core or (),
+    asked = auditing.audit(
+        out, splits, net, encoder=eyes, settings=settings, verdicts=verdicts, masks=masks,
+        k=k, stats_from="train" if stats_from == "train" else "own", cues=cues, core=core or (),
         nuisance=_regions(nuisance or []), files=_files(suite), pictures=pictures, robust=robust,
         seed=seed, device=compute, facts=facts, fresh=fresh, quiet=silent,
     )  # fmt: skip
     if as_json:
-        told = {"audit": done.facts, "gaps": gaps, "cues": found}
+        told = {"audit": asked.audit.facts, "gaps": asked.gaps, "cues": asked.cues}
         typer.echo(json.dumps(told, indent=1))
     elif not quiet:
-        _show(done, gaps, found, page)
+        _show(asked)
 
 
 def _regions(given: list[str]) -> dict[str, tuple[float, ...]]:
@@ -236,14 +247,15 @@ def _trained(
     ).net  # fmt: skip
 
 
-def _show(audit: Audit, gaps: dict[str, Any], cues: dict[str, Any] | None, page: Path) -> None:
+def _show(asked: Audited) -> None:
     """The strongest candidates, what the verdicts say, and where everything is."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
+    audit, cues = asked.audit, asked.cues
     console = Console(highlight=False)
-    measured = gaps["splits"]
+    measured = asked.gaps["splits"]
     first = "val" if "val" in measured else "test"
     by_pair = {
         split: {(row["class"], row["feature"]): row for row in found["pairs"]}
@@ -270,7 +282,7 @@ def _show(audit: Audit, gaps: dict[str, Any], cues: dict[str, Any] | None, page:
         f = pairs[pair]
         rows = [found[pair] for found in by_pair.values()]
         gaps_shown = [_gap(row, whole=row is rows[-1]) for row in rows]
-        verdict = judged[pair].verdict if pair in judged else "–"
+        verdict = judged[pair].said if pair in judged else "–"
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
             "–" if f.share is None else f"{f.share:.0%}", *gaps_shown,
@@ -296,14 +308,28 @@ def _show(audit: Audit, gaps: dict[str, Any], cues: dict[str, Any] | None, page:
             " person has to look at its images.",
             soft_wrap=True,
         )
+    if asked.masked is not None:
+        _show_masked(asked.masked, console)
     for note in audit.facts["notes"]:
         console.print(f"Note: {escape(note)}.", soft_wrap=True)
     if cues is not None:
         _show_cues(cues, console, str(audit.facts.get("data") or "DATA"))
-    console.print(f"Page: {page}", soft_wrap=True, markup=False)
+    console.print(f"Page: {asked.page}", soft_wrap=True, markup=False)
     console.print(f"Numbers: {audit.folder} (audit.json, gaps.json, cues.json)", soft_wrap=True,
                   markup=False)  # fmt: skip
     console.print(f"Judge the candidates: truecue app {audit.folder}", soft_wrap=True, markup=False)
+
+
+def _show_masked(masked: Sequence[MaskJudged], console: Any) -> None:
+    """What the masks said, and how far they could."""
+    spurious = sum(bool(j.spurious) for j in masked)
+    left = sum(j.spurious is None for j in masked)
+    console.print(
+        f"Automatic, by object masks: {spurious} of {len(masked)} features are mostly outside the"
+        f" object, {left} not judged (masks of fewer than half of their images show an object)."
+        " People's answers come first. Numbers: masks.json.",
+        soft_wrap=True,
+    )
 
 
 def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:

@@ -120,6 +120,9 @@ def repair_audit(
             "over_seeds": _over_seeds([run.told for run in runs]),
         }  # fmt: skip
     out = audit.folder / "repair" if out is None else Path(out)
+    automatic = sum(pair.automatic for pair in audit.verdicts().aggregate().pairs.values())
+    if automatic:
+        bench.notes.append(f"{automatic} of the verdicts are automatic: no person has looked")
     told = {
         "format": 1,
         "kind": "repair",

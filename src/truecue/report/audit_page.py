@@ -119,7 +119,7 @@ def _candidates(audit: Audit, gaps: Mapping[str, Any]) -> list[_Candidate]:
     found = []
     for f in audit.pairs():
         pair = f.class_index, f.feature
-        verdict = judged[pair].verdict if pair in judged else ""
+        verdict = judged[pair].said if pair in judged else ""
         rows = {split: rows[pair] for split, rows in by_pair.items()}
         found.append(_Candidate(f, rows, verdict))
     first = "val" if "val" in by_pair else "test"
@@ -279,6 +279,11 @@ def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, 
         f"{answers['pairs']} candidates were judged: {answers['spurious']} spurious,"
         f" {answers['core']} core, {answers['undecided']} undecided."
     )
+    if answers.get("automatic"):
+        counts += (
+            f" {answers['automatic']} of these verdicts are automatic: no person has looked at the"
+            " features."
+        )
     if not rows or gap["value"] is None:
         return {"said": f"{counts} No class has enough images for a gap.", "figure": None}
     text = (

@@ -178,8 +178,8 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         f" {count(sizes['val'])} validation and {count(sizes['test'])} test images",
         "Seeds": ", ".join(map(str, told["seeds"])),
         "Settings": ", ".join(f"{k} {v:g}" for k, v in told["settings"].items()),
-        "Labels used": "class labels of training and validation images, and people's verdicts; no"
-        " bias labels",
+        "Labels used": "class labels of training and validation images, and the audit's verdicts;"
+        " no bias labels",
         "Device": told["device"],
         "truecue": told.get("truecue"),
     }
