@@ -142,7 +142,7 @@ def _draw(
         )
     source = FeaturePictures(audit.encoder(), train, device, robust=robust)
     drawn: list[str | None] = []
-    with counter("pictures", quiet=quiet) as tell:
+    with counter("drawn", quiet=quiet, of="pictures") as tell:
         for i, candidate in enumerate(candidates):
             f = candidate.feature
             if f.rank is None:  # a cue is no feature of the network
