@@ -90,9 +90,7 @@ def stage_bar(stage: str, *, steps: int, epochs: int, samples: float, quiet: boo
 
 
 @contextmanager
-def counter(
-    what: str, *, quiet: bool, of: str = "images"
-) -> Iterator[Callable[[int, int], None]]:
+def counter(what: str, *, quiet: bool, of: str = "images") -> Iterator[Callable[[int, int], None]]:
     """A bar for work on many things; call it with the number done and the number of all."""
     if quiet:
         yield lambda done, total: None
