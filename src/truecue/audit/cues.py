@@ -116,8 +116,8 @@ def find_cues(
     wanted = [i for i in tellers if i not in looked and available[i] <= level]
     if model is not None and wanted:
         on = device or Device()
-        some = {i: cues[i] for i in wanted}
-        used |= exchange(some, data, model, pairs, draws, seed, on, progress)
+        changed = {i: cues[i] for i in wanted}
+        used |= exchange(changed, data, model, pairs, draws, seed, on, progress)
     if looked:
         used |= as_found({i: strengths[i] for i in looked}, data, draws, seed)
     used_q = rates({i: u.p for i, u in used.items()}, cues)

@@ -303,7 +303,11 @@ def _show(audit: Audit, gaps: dict[str, Any], cues: dict[str, Any] | None, page:
     console.print(f"Page: {page}", soft_wrap=True, markup=False)
     console.print(f"Numbers: {audit.folder} (audit.json, gaps.json, cues.json)", soft_wrap=True,
                   markup=False)  # fmt: skip
-    console.print(f"Judge the candidates: truecue app {audit.folder}", soft_wrap=True, markup=False)
+    if any(found.verdict == "spurious" for found in judged.values()):
+        step = f"Repair the model: truecue repair {audit.folder}"
+    else:
+        step = f"Judge the candidates: truecue app {audit.folder}"
+    console.print(step, soft_wrap=True, markup=False)
 
 
 def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:
