@@ -23,7 +23,7 @@ CPU_PIXELS = 8 * 224 * 224
 def batch_size(data: ImageSet, device: Device, most: int = BATCH) -> int:
     """Images in one forward pass: `most`, on a CPU fewer where images are large.
 
-    At 224 pixels a CPU takes two to three times as long for each image in batches of 64 as in
+    At 224 pixels a CPU takes about twice as long for each image in batches of 64 as in
     batches of 8; at 20 pixels and below it gets 1,000 at once.
     """
     if device.device.type != "cpu":
