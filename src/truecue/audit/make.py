@@ -277,8 +277,8 @@ class _Maker:
                 few = [c for c, n in zip(self.classes, counts, strict=True) if is_small(n)]
                 if few:
                     notes.append(
-                        f"Fewer than {FEW} {words[name]} images show {_listed(few)}: two ends mean little"
-                        " there; look at the rank correlation instead"
+                        f"Fewer than {FEW} {words[name]} images show {_listed(few)}: two ends mean"
+                        " little there; look at the rank correlation instead"
                     )
         return notes
 
