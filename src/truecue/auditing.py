@@ -13,13 +13,13 @@ from truecue.audit.audit import Audit
 from truecue.audit.automatic import MaskJudged, judge_by_masks
 from truecue.audit.cue_table import CueTable
 from truecue.audit.cues import find_cues
+from truecue.audit.features import logits_of
 from truecue.audit.filedata import file_columns, files_of
 from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.audit.regions import Box
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.engine.evaluate import apply
 from truecue.engine.progress import counter
 from truecue.metrics.spurious import StatsFrom
 from truecue.nets.classifier import Classifier
@@ -153,7 +153,7 @@ def _ask(
     audit: Audit, data: Splits, core: Collection[str], nuisance: Mapping[str, Box],
     files: Path | None, seed: int, device: Device, *, quiet: bool,
 ) -> CueTable:  # fmt: skip
-    net = audit.model().to(device.device)
+    net = audit.model()
     _, height, width = data.test.shape
     images = min(MOST, max(FEWEST, PIXELS // (height * width)))
     columns = {}
@@ -161,12 +161,13 @@ def _ask(
         train, test = files_of(data.train, files), files_of(data.test, files)
         if train is not None and test is not None:
             columns = file_columns(train, test)
-    with counter("cues", quiet=quiet) as tell:
-        logits = apply(net, data.test, device, progress=tell)
-    return find_cues(
-        data.train, data.test, logits, model=net, nuisance=nuisance, columns=columns, core=core,
-        images=images, seed=seed, device=device,
-    )  # fmt: skip
+    seen = audit.store(data, "test", net, device=device, quiet=quiet)  # encoded already
+    logits = logits_of(seen, net.cpu().head)
+    with counter("exchanged", quiet=quiet, of="cues") as tell:
+        return find_cues(
+            data.train, data.test, logits, model=net.to(device.device), nuisance=nuisance,
+            columns=columns, core=core, images=images, seed=seed, device=device, progress=tell,
+        )  # fmt: skip
 
 
 _SHOWN = ("alarm", "suspect")

@@ -303,7 +303,7 @@ def test_small_and_undefined_classes_are_told(folder: Path, data: Splits, net: C
     small = Splits(data.train, val, data.test)
     audit = make_audit(folder / "small", small, net, device=CPU)
     notes = " ".join(audit.facts["notes"])
-    assert "Fewer than 30 val images show" in notes
+    assert "Fewer than 30 validation images show" in notes
     rows = measure_gaps(audit)["splits"]["val"]["pairs"]
     for row in rows:
         if row["class"] == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from world import network, splits
+from world import as_images, network, splits, world
 
 from truecue.audit.audit import Audit
 from truecue.audit.make import make_audit
@@ -348,3 +348,21 @@ def test_the_page_says_when_nothing_could_be_kept(told: dict):
     commands = [step.command for step in next_steps(other)]
     assert f"truecue repair {told['audit']} --replay 100" in commands
     assert "lost 40.0 points" in render(other)
+
+
+def test_validation_images_that_hide_the_gap_are_told(told: dict, tmp_path: Path):
+    shares = (1.0, 1.0, 0.5)  # of images with the cue: as biased as training, and test images not
+    data = Splits(*(as_images(world(n, seed, share))
+                    for seed, (n, share) in enumerate(zip((400, 200, 200), shares, strict=True))),
+                  bias="cue", aligned=torch.eye(2, dtype=torch.bool))  # fmt: skip
+    audit = make_audit(tmp_path / "audit", data, network(data), device=CPU)
+    judge(audit, (0, 2), (1, 3))
+    found = repair_audit(audit, data, methods=["low", "error"], seeds=[0], device=CPU)
+    gaps = (found["before"][part]["gap"] for part in ("test", "val"))
+    test, val = (f"{100 * gap['value']:+.1f}" for gap in gaps)
+    (unlike,) = (note for note in found["notes"] if "poor guide" in note)
+    assert f"{test} points on test images and {val} on validation images" in unlike
+    assert any("nearly the same as random tuning" in note for note in found["notes"])
+    page = " ".join(render(found).split())
+    assert unlike in page
+    assert not any("poor guide" in n or "random tuning" in n for n in told["notes"])

@@ -116,6 +116,7 @@ def _drawn(of: Tensor, n: int, rng: torch.Generator) -> Tensor:
 def exchange(
     cues: Mapping[int, Candidate], data: Measured, model: Callable[[Tensor], Tensor],
     pairs: Pairs, draws: int, seed: int, device: Device,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, Used]:  # fmt: skip
     """How the accuracy changes when cues are exchanged for those of other classes.
 
@@ -127,6 +128,7 @@ def exchange(
         draws: of signs.
         seed: of the signs.
         device: where the model computes.
+        progress: called with (cues done, cues in all) after each.
     """
     chosen = data.test.select(pairs.ids)
     x = chosen.images[:]
@@ -141,6 +143,8 @@ def exchange(
             shown = ImageSet(cue.exchange(x, donors, ids), chosen.y, chosen.classes)
             right.append((apply(model, shown, device).argmax(1) == chosen.y).float())
         differences.append(right[0] - right[1])
+        if progress is not None:
+            progress(len(differences), len(cues))
     d = torch.stack(differences, 1)
     p = sign_flips(d, share, draws=draws, seed=derive(seed, "cues", "signs")).tolist()
     found = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from truecue.audit.cue_table import Kind
 from truecue.audit.properties import PROPERTIES, changed, measured
-from truecue.audit.regions import Box, all_regions, exchanged, looked_at
+from truecue.audit.regions import USUAL, Box, all_regions, exchanged, looked_at
 from truecue.config import suggest
 from truecue.data.sets import ImageSet
 from truecue.errors import DataError
@@ -98,7 +98,7 @@ def candidates(
         ))  # fmt: skip
     for name, mask in regions.items():
         kind: Kind = "nuisance" if name in nuisance else "region"
-        about = "declared not to matter" if name in nuisance else "what its pixels look like"
+        about = "declared not to matter" if name in nuisance else USUAL[name]
         found.append(Candidate(
             name, kind, about, first[name], second[name], name not in core, _swapping(mask)
         ))  # fmt: skip

@@ -51,6 +51,7 @@ def find_cues(
     draws: int = 2000,
     seed: int = 0,
     device: Device | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> CueTable:
     """Ask of many cues whether they tell the class and whether a classifier goes by them.
 
@@ -85,6 +86,7 @@ def find_cues(
         draws: permutations for each p-value.
         seed: of everything that is drawn.
         device: where the model computes; None: the best there is.
+        progress: called with (cues exchanged, cues to exchange) after each.
 
     Raises:
         DataError: images, logits, regions or columns do not fit, or fewer than two classes have
@@ -114,7 +116,8 @@ def find_cues(
     wanted = [i for i in tellers if i not in looked and available[i] <= level]
     if model is not None and wanted:
         on = device or Device()
-        used |= exchange({i: cues[i] for i in wanted}, data, model, pairs, draws, seed, on)
+        changed = {i: cues[i] for i in wanted}
+        used |= exchange(changed, data, model, pairs, draws, seed, on, progress)
     if looked:
         used |= as_found({i: strengths[i] for i in looked}, data, draws, seed)
     used_q = rates({i: u.p for i, u in used.items()}, cues)

@@ -166,12 +166,15 @@ def open_store(folder: Path, key: dict[str, Any] | None = None) -> Store:
 
 
 @torch.no_grad()
+def logits_of(store: Store, head: nn.Linear) -> Tensor:
+    """What a last layer on the CPU makes of features: float32 [n, c]."""
+    parts = [head(store.rows(ids)) for ids in torch.arange(len(store)).split(SHARD)]
+    return torch.cat(parts) if parts else torch.zeros(0, head.out_features)
+
+
 def predict(store: Store, head: nn.Linear) -> Tensor:
     """The classes that a last layer on the CPU predicts from features: int64 [n]."""
-    said = []
-    for ids in torch.arange(len(store)).split(SHARD):
-        said.append(head(store.rows(ids)).argmax(1))
-    return torch.cat(said) if said else torch.zeros(0, dtype=torch.int64)
+    return logits_of(store, head).argmax(1)
 
 
 def _fill(

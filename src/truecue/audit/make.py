@@ -270,14 +270,15 @@ class _Maker:
                 f"No training image fits the rule '{self.settings.group}' for {_listed(fell)};"
                 " importance is averaged over all images of the class"
             )
+        words = {"val": "validation", "test": "test"}
         for name, part in self.parts.items():
             if name != "train":
                 counts = torch.bincount(part.y, minlength=len(self.classes)).tolist()
                 few = [c for c, n in zip(self.classes, counts, strict=True) if is_small(n)]
                 if few:
                     notes.append(
-                        f"Fewer than {FEW} {name} images show {_listed(few)}: two ends mean little"
-                        " there; look at the rank correlation instead"
+                        f"Fewer than {FEW} {words[name]} images show {_listed(few)}: two ends mean"
+                        " little there; look at the rank correlation instead"
                     )
         return notes
 

@@ -20,6 +20,15 @@ _CELLS = 4  # a part is looked at in cells of a quarter of the side
 _BLOCK = 2**22  # values; keeps the temporary float arrays small
 
 
+USUAL = {
+    "border": "a ring along the edges, a twelfth of the side wide",
+    "background": "what lies outside the ellipse that touches the edges",
+    **{f"{place} corner": "a sixth of each side"
+       for place in ("upper left", "upper right", "lower left", "lower right")},
+}  # fmt: skip
+"""Where the regions of `usual_regions` are, in words."""
+
+
 def usual_regions(height: int, width: int) -> dict[str, Tensor]:
     """Border, background and the four corners: bool [height, width] each, True inside.
 

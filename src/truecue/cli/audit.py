@@ -317,7 +317,11 @@ def _show(asked: Audited) -> None:
     console.print(f"Page: {asked.page}", soft_wrap=True, markup=False)
     console.print(f"Numbers: {audit.folder} (audit.json, gaps.json, cues.json)", soft_wrap=True,
                   markup=False)  # fmt: skip
-    console.print(f"Judge the candidates: truecue app {audit.folder}", soft_wrap=True, markup=False)
+    if any(found.verdict == "spurious" for found in judged.values()):
+        step = f"Repair the model: truecue repair {audit.folder}"
+    else:
+        step = f"Judge the candidates: truecue app {audit.folder}"
+    console.print(step, soft_wrap=True, markup=False)
 
 
 def _show_masked(masked: Sequence[MaskJudged], console: Any) -> None:

@@ -20,7 +20,7 @@ from truecue.engine.progress import counter
 from truecue.nets.classifier import Classifier
 
 BATCH = 64
-"""Images in one forward pass of a large network."""
+"""Images in one forward pass of a large network, at most."""
 _VERSION = 1
 """Raise it when features would come out differently."""
 

@@ -123,6 +123,10 @@ def repair_audit(
     automatic = sum(pair.automatic for pair in audit.verdicts().aggregate().pairs.values())
     if automatic:
         bench.notes.append(f"{automatic} of the verdicts are automatic: no person has looked")
+    scores = bench.scores(bench.net.head)
+    if "error" in chosen:
+        bench.tell_errors()
+    bench.tell_unlike(scores)
     told = {
         "format": 1,
         "kind": "repair",
@@ -138,7 +142,7 @@ def repair_audit(
         "repaired": bench.repaired(spurious),
         "sizes": bench.sizes(),
         "notes": bench.notes,
-        "before": bench.scores(bench.net.head),
+        "before": scores,
         "methods": found,
         "first": chosen[0],
     }
@@ -220,6 +224,28 @@ class _Bench:
             self.notes.append(
                 f"Half of the validation images are fewer than {FEW} for {', '.join(few)}: epochs"
                 " are chosen by a handful of images"
+            )
+
+    def tell_errors(self) -> None:
+        """Say where error tuning has nothing to go by."""
+        repaired = self.counts[self.y] > 0
+        wrong = int(((self.audit.predicted("train") != self.y) & repaired).sum())
+        if wrong < int(self.counts.sum()) // 10:
+            self.notes.append(
+                f"The model is wrong on {wrong:,} training images of these classes, and error"
+                " tuning is filled up with random images: it is nearly the same as random tuning"
+            )
+
+    def tell_unlike(self, scores: Mapping[str, Any]) -> None:
+        """Say where validation images do not show the gap that test images show."""
+        val, test = (scores[part]["gap"] for part in ("val", "test"))
+        if val["value"] is None or test["value"] is None:
+            return
+        if test["low"] > max(val["high"], self.settings.target):
+            self.notes.append(
+                f"Before the repair the gap was {100 * test['value']:+.1f} points on test images"
+                f" and {100 * val['value']:+.1f} on validation images: these are probably as biased"
+                " as the training images, and a poor guide to choosing an epoch"
             )
 
     def repaired(self, spurious: Mapping[int, set[int]]) -> list[dict[str, Any]]:

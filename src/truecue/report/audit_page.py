@@ -31,6 +31,8 @@ IMAGES = 5
 """Most and least activating images that a feature is shown with."""
 ROWS = 100
 """Candidates in the table, at most; gaps.json has all."""
+UNLIKE = 0.1
+"""Accuracy by which test images are harder than validation images where the two are unlike."""
 _LOUD = ("alarm", "suspect")
 
 
@@ -76,7 +78,7 @@ def write_audit_page(
         splits=[{"val": "validation", "test": "test"}[name] for name in names],
         features=[_shown(c, audit, picture, names)
                   for c, picture in zip(candidates, drawn, strict=False)],
-        picture_notes=notes,
+        picture_notes=[_sentence(note) for note in notes],
         rows=[_row(c, audit, names) for c in candidates[:ROWS]],
         more=len(candidates) if len(candidates) > ROWS else None,
         steps=_steps(audit, cues, judged),
@@ -142,7 +144,7 @@ def _draw(
         )
     source = FeaturePictures(audit.encoder(), train, device, robust=robust)
     drawn: list[str | None] = []
-    with counter("pictures", quiet=quiet) as tell:
+    with counter("drawn", quiet=quiet, of="pictures") as tell:
         for i, candidate in enumerate(candidates):
             f = candidate.feature
             if f.rank is None:  # a cue is no feature of the network
@@ -192,17 +194,27 @@ def _headline(
 
 
 def _lead(audit: Audit) -> str:
-    sizes = ", ".join(
-        f"{part['n']:,} {'validation' if name == 'val' else name}"
-        for name, part in audit.facts["splits"].items()
+    words = {"train": "training", "val": "validation", "test": "test"}
+    sizes = ", ".join(f"{part['n']:,} {words[n]}" for n, part in audit.facts["splits"].items())
+    right = {n: float((audit.predicted(n) == audit.labels(n)).float().mean()) for n in audit.splits}
+    shares = " and ".join(
+        f"{percent(right[n], 1)} of the {words[n]} images" for n in audit.splits if n != "train"
     )
-    classes = len(audit.classes)
-    right = audit.predicted("test") == audit.labels("test")
-    return (
-        f"A classifier of {classes} classes, right on {percent(float(right.float().mean()), 1)} of"
-        f" the test images, was asked what it goes by ({sizes} images). No bias label was looked"
-        " at."
+    text = (
+        f"A classifier of {len(audit.classes)} classes, right on {shares}, was asked what it goes"
+        f" by ({sizes} images). No bias label was looked at."
     )
+    if "val" in right and right["test"] < right["val"] - UNLIKE:
+        text += (
+            " Validation images are much easier for it than test images: they are probably as"
+            " biased as the training images, and the gaps on them too small."
+        )
+    return text
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[str, Any]:
@@ -217,17 +229,18 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
         "chance": percent(cues["chance"], 1),
         "rows": [_cue_row(c) for c in shown],
         "rest": [c["name"] for c in cues["cues"] if c not in shown],
-        "notes": cues["notes"],
+        "notes": [_sentence(note) for note in cues["notes"]],
         "alarms": [
             {
                 "name": c["name"], "verdict": c["verdict"],
-                "why": c["why"][:1].upper() + c["why"][1:],
+                "why": _sentence(c["why"]),
                 "strip": ends_strip(cues["ends"].get(c["name"]), test, audit),
             }
             for c in cues["cues"] if c["verdict"] in _LOUD
         ],
         "next": [
-            [(part, bool(i % 2)) for i, part in enumerate(step.replace("DATA", name).split("`"))]
+            [(part, bool(i % 2))
+             for i, part in enumerate(_sentence(step.replace("DATA", name)).split("`"))]
             for step in dict.fromkeys(
                 step for c in cues["cues"] if c["verdict"] in _LOUD for step in c["next"]
             )
