@@ -15,6 +15,7 @@ from truecue.cli import (
     evaluate,
     lists,
     pictures,
+    probe,
     rank,
     repair,
     train,
@@ -39,6 +40,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(pictures.app, name="show")
 app.add_typer(directions.app, name="directions")
+directions.app.command()(probe.probe)
+directions.app.command()(probe.rescore)
 
 _debug = False
 
