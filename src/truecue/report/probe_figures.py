@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ def slopes(
         for i, (value, error) in enumerate(zip(values, errors, strict=True)):
             low, high = bands[i]
             axes.barh(i, high - low, 0.86, left=low, color="#e9ecf0")
-            if value == value:
+            if not math.isnan(value):
                 axes.barh(i, value, 0.5, color=COLOURS[1] if flagged[i] else "#8b94a3")
                 axes.hlines(i, value - error, value + error, color="#1c2430", linewidth=1.2)
         axes.axvline(0, color="#8b94a3", linewidth=0.8)
