@@ -1,8 +1,8 @@
 """A small VAE of coloured digits, to probe classifiers with: `benchmarks/digits_vae.py:make`.
 
-`python benchmarks/digits_vae.py DIR` trains it on the training images of the suite `digits` and
-writes `digits_vae.pt`; `make` wraps the decoder that DIGITS_VAE names. The code has 12 numbers, and
-the prior is what it is trained towards (weight 1), so that drawn codes give digits.
+`python benchmarks/digits_vae.py DIR [CONFLICTING]` trains it on the training images of the suite
+`digits` and writes `digits_vae.pt`; `make` wraps the decoder that DIGITS_VAE names. The code has 12
+numbers, and the prior counts in full (weight 1), so that drawn codes give digits.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def encoder() -> nn.Module:
     )
 
 
-def train(images: Tensor, epochs: int = 150, seed: int = 0) -> Decoder:
+def train(images: Tensor, epochs: int = 100, seed: int = 0) -> Decoder:
     """Train on uint8 images; cross-entropy of pixels, and the prior with weight 1."""
     torch.manual_seed(seed)
     code, decode = encoder(), Decoder()
