@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from truecue.directions.discover import Discover as Discover
     from truecue.directions.discover import discover as discover
     from truecue.directions.find import find_directions as find_directions
+    from truecue.directions.probe import ClassifierView as ClassifierView
+    from truecue.directions.probe import probe_classifier as probe_classifier
     from truecue.directions.sre import SRE as SRE
     from truecue.directions.sre import refine as refine
     from truecue.engine.device import Device as Device
@@ -205,6 +207,7 @@ _HOMES = {
     "show_bias": "explain",
     "train": "api",
     "ClassGenerator": "nets.adapters",
+    "ClassifierView": "directions.probe",
     "Directions": "directions.directions",
     "Discover": "directions.discover",
     "Generator": "nets.generator",
@@ -217,6 +220,7 @@ _HOMES = {
     "find_directions": "directions.find",
     "load_directions": "directions.directions",
     "load_generator": "nets.load_generator",
+    "probe_classifier": "directions.probe",
     "refine": "directions.sre",
     "load_scorer": "nets.scorer",
     "write_bias_page": "report.bias_page",

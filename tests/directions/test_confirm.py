@@ -13,7 +13,7 @@ from test_probe import by_first
 from truecue.data.sets import ImageSet
 from truecue.directions.confirm import Confirmed, confirm, drift, nearest, to_dict
 from truecue.directions.directions import Directions
-from truecue.directions.probe import Probe, Viewer, probe
+from truecue.directions.probe import ClassifierView, Probe, probe_classifier
 from truecue.errors import DataError
 from truecue.nets.build import build
 
@@ -27,7 +27,9 @@ def found(margin: list[list[float]], q: list[list[float]]) -> Probe:
 @cache
 def any_probe() -> Probe:
     generator = made_by(lambda z: z[:, :1, None, None].sigmoid())
-    return probe(generator, Directions(torch.eye(2), ""), by_first, n=2, columns=3, null=100)
+    return probe_classifier(
+        generator, Directions(torch.eye(2), ""), by_first, n=2, columns=3, null=100
+    )
 
 
 def world(biased: bool, n: int = 400) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -126,7 +128,7 @@ def test_distance_to_the_nearest_training_image() -> None:
     probed = found([[1.0, 1], [1, 1]], [[1.0, 1]] * 2)
     probed = probed._replace(codes=torch.zeros(2, 2), steps=[-0.5, 0.0, 0.5])
     net = build("mlp-2", channels=1, size=28, n_classes=2).eval()
-    told = nearest(probed, generator, torch.eye(2), Viewer(net, (1, 28, 28)), images(grey),
+    told = nearest(probed, generator, torch.eye(2), ClassifierView(net, (1, 28, 28)), images(grey),
                    images(grey + 2), cpu())  # fmt: skip
     # steps give 64, 128 and 191 grey, whose nearest is 60; the other direction changes nothing
     assert told[0].tolist() == pytest.approx([4 / 2, 68 / 2, 131 / 2], rel=0.02)

@@ -8,7 +8,14 @@ from direction_parts import Tensors, conv, made_by, wrapped
 
 from truecue.directions.directions import Directions
 from truecue.directions.find import random_directions
-from truecue.directions.probe import Viewer, chance, follow, margins, probe, table
+from truecue.directions.probe import (
+    ClassifierView,
+    chance,
+    follow,
+    margins,
+    probe_classifier,
+    table,
+)
 from truecue.errors import ConfigError, DataError
 from truecue.nets.build import build
 from truecue.nets.procedural import FACTORS, ShapesGenerator
@@ -64,7 +71,7 @@ def test_slope_of_linear_generator_and_classifier() -> None:
     def see(images):  # bytes back to numbers: a grey level is 80 / 255
         return (images.float() / 255 * 80 - 40).flatten(1) @ v.T
 
-    found = probe(generator, directions, see, reach=4, n=200, null=100)
+    found = probe_classifier(generator, directions, see, reach=4, n=200, null=100)
     units = torch.nn.functional.normalize(directions.matrix, dim=1)
     wanted = units @ a.T @ v.T
     assert wanted[0].tolist() == [2.5, 2, 1]
@@ -85,7 +92,7 @@ def test_p_values_of_random_directions_are_uniform() -> None:
         return (images.float() / 127.5 - 1).flatten(1) @ v.T
 
     drawn = torch.randn(150, 6, generator=rng)
-    found = probe(generator, Directions(drawn, "chance"), see, n=8, columns=3, null=300)
+    found = probe_classifier(generator, Directions(drawn, "chance"), see, n=8, columns=3, null=300)
     assert not found.p.isnan().any()
     for level in (0.1, 0.3, 0.5, 0.8):  # 450 values, those of a direction depend on one another
         assert float((found.p <= level).double().mean()) == pytest.approx(level, abs=0.09)
@@ -130,7 +137,7 @@ def test_a_cue_is_flagged_where_the_classifier_goes_by_it() -> None:
     directions = Directions(generator.axes, "known", FACTORS)
     flagged = {}
     for see in (by_hue, by_form):
-        found = probe(generator, directions, see, reach=1, n=24, columns=5, null=150)
+        found = probe_classifier(generator, directions, see, reach=1, n=24, columns=5, null=150)
         rows = found.flagged.any(1).tolist()
         flagged[see.__name__] = {n for n, f in zip(FACTORS, rows, strict=True) if f}
         if see is by_hue:
@@ -146,7 +153,7 @@ def test_a_cue_is_flagged_where_the_classifier_goes_by_it() -> None:
 def test_invisible_directions_have_no_p_value() -> None:
     generator = made_by(lambda z: z[:, :2, None, None].sigmoid().expand(-1, -1, 4, 4).mean(
         1, keepdim=True), 3)  # fmt: skip
-    found = probe(generator, Directions(torch.eye(3), "axes"),
+    found = probe_classifier(generator, Directions(torch.eye(3), "axes"),
                   lambda x: x.float().flatten(1)[:, :2] * torch.tensor([1.0, -1]), n=4, columns=3,
                   null=100)  # fmt: skip
     assert found.moves.visible.tolist() == [True, True, False]
@@ -157,7 +164,9 @@ def test_invisible_directions_have_no_p_value() -> None:
 def test_a_generator_that_never_changes_is_refused() -> None:
     still = made_by(lambda z: torch.full((len(z), 1, 4, 4), 0.5), 2)
     with pytest.raises(DataError, match="only 0 of 100 random directions"):
-        probe(still, Directions(torch.eye(2), "axes"), by_first, n=2, columns=3, null=100)
+        probe_classifier(
+            still, Directions(torch.eye(2), "axes"), by_first, n=2, columns=3, null=100
+        )
 
 
 def by_first(images):
@@ -169,23 +178,24 @@ def test_bad_input() -> None:
     generator, axes = made_by(lambda z: z[:, :1, None, None].sigmoid(), 2), torch.eye(2)
     directions = Directions(axes, "axes")
     with pytest.raises(ConfigError, match="100 random directions; got 4 and 99"):
-        probe(generator, directions, by_first, n=4, null=99)
+        probe_classifier(generator, directions, by_first, n=4, null=99)
     with pytest.raises(ConfigError, match="at least 2 codes"):
-        probe(generator, directions, by_first, n=1)
+        probe_classifier(generator, directions, by_first, n=1)
     with pytest.raises(ConfigError, match="odd number"):
-        probe(generator, directions, by_first, columns=4)
+        probe_classifier(generator, directions, by_first, columns=4)
     with pytest.raises(DataError, match="3 numbers in z"):
-        probe(generator, Directions(torch.eye(3), "axes"), by_first)
+        probe_classifier(generator, Directions(torch.eye(3), "axes"), by_first)
     with pytest.raises(DataError, match="at least two classes"):
-        probe(generator, directions, lambda x: by_first(x)[:, :1], n=2, columns=3)
+        probe_classifier(generator, directions, lambda x: by_first(x)[:, :1], n=2, columns=3)
     with pytest.raises(DataError, match="logits that are not finite"):
-        probe(generator, directions, lambda x: by_first(x) * torch.nan, n=2, columns=3)
+        probe_classifier(generator, directions, lambda x: by_first(x) * torch.nan, n=2, columns=3)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
     generator, directions = conv(), random_directions(conv(), 2, seed=3)
     first, again, other = (
-        probe(generator, directions, by_first, n=4, columns=3, null=100, seed=s) for s in (0, 0, 1)
+        probe_classifier(generator, directions, by_first, n=4, columns=3, null=100, seed=s)
+        for s in (0, 0, 1)
     )
     assert torch.equal(first.p, again.p)
     assert not torch.equal(first.null_per_change, other.null_per_change)
@@ -195,7 +205,7 @@ def test_images_are_brought_to_the_classifier() -> None:
     torch.manual_seed(0)
     net = small(3)
     grey = torch.randint(0, 256, (2, 1, 16, 16)).to(torch.uint8)
-    view = Viewer(net, (1, 16, 16))
+    view = ClassifierView(net, (1, 16, 16))
     seen = view.adapt(grey)
     assert seen.shape == (2, 3, 28, 28)
     assert seen.dtype == torch.uint8
@@ -204,15 +214,15 @@ def test_images_are_brought_to_the_classifier() -> None:
     assert len(view.said) == 3
     assert "resized to the classifier's 28" in view.said[2]
     colour = torch.tensor([10, 20, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 28, 28)
-    averaged = Viewer(small(1), (3, 28, 28))
+    averaged = ClassifierView(small(1), (3, 28, 28))
     assert averaged.adapt(colour).unique().tolist() == [30]
-    same = Viewer(net, (3, 28, 28))
+    same = ClassifierView(net, (3, 28, 28))
     assert same.adapt(colour) is colour
     assert len(same.said) == 1
     with pytest.raises(DataError, match="4 channels and the classifier takes 3"):
-        Viewer(net, (4, 28, 28))
+        ClassifierView(net, (4, 28, 28))
     with pytest.raises(DataError, match="16 x 20 pixels"):
-        Viewer(net, (3, 16, 20))
+        ClassifierView(net, (3, 16, 20))
 
 
 def small(channels: int):
@@ -221,6 +231,6 @@ def small(channels: int):
 
 def test_directions_of_any_length_count_as_unit_ones() -> None:
     generator = wrapped(Tensors(lambda z: z[:, :, None, None].sigmoid().mean(1, keepdim=True)), 2)
-    found = probe(generator, Directions(torch.tensor([[1.0, 0], [9, 0]]), "axes"), by_first, n=3,
+    found = probe_classifier(generator, Directions(torch.tensor([[1.0, 0], [9, 0]]), "axes"), by_first, n=3,
                   columns=3, null=100)  # fmt: skip
     assert torch.allclose(found.moves.slope[0], found.moves.slope[1])

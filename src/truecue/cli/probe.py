@@ -13,7 +13,7 @@ from truecue.cli import options as o
 if TYPE_CHECKING:
     from truecue.data.sets import Splits
     from truecue.directions.directions import Directions
-    from truecue.directions.probe import Probe, Viewer
+    from truecue.directions.probe import ClassifierView, Probe
     from truecue.engine.device import Device
     from truecue.nets.classifier import Classifier
     from truecue.nets.generator import Generator
@@ -55,11 +55,7 @@ def probe(
         typer.Option("--k", min=1, help="Real images in each end; default: a fifth of a class."),
     ] = None,
     sets: o.Sets = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", help="Of codes and random directions; default: 0. The data's splits"
-                     " are those of the classifier's training."),
-    ] = None,
+    seed: d.Draws = 0,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -69,32 +65,31 @@ def probe(
 
     Margins of all classes are followed over the steps, divided by how much the image changes, and
     compared with random directions. What stands out is held against real images, if --data is
-    given: their scores rank each class, and accuracy at the two ends is compared.
+    given: their scores rank each class, and accuracy at the two ends is compared. The splits of
+    DATA are those of the classifier's training; its settings are given by --set data.NAME=VALUE.
     """
     from truecue.directions.directions import check_fit, load_directions
-    from truecue.directions.probe import Viewer
-    from truecue.directions.probe import probe as follow
+    from truecue.directions.probe import ClassifierView, probe_classifier
     from truecue.engine.progress import counter
     from truecue.nets.classifier import load_classifier
     from truecue.report.probe_page import write_probe
 
-    draws = seed or 0
     made, compute = d._open(generator, root, device, threads)
     found = load_directions(chosen)
     check_fit(found, made)
     net = load_classifier(model)
-    see = Viewer(net.to(compute.device), made(made.codes(1, 0, "shape")).shape[1:])
+    see = ClassifierView(net.to(compute.device), made(made.codes(1, 0, "shape")).shape[1:])
     given = None if data is None else _given(data, net, sets, root, quiet=quiet)
     scorer = None if given is None else _scorer(chosen, found)
     with counter("probing", quiet=quiet) as tell:
-        probed = follow(made, found, see, reach=step, n=n, columns=columns, null=null, seed=draws,
+        probed = probe_classifier(made, found, see, reach=step, n=n, columns=columns, null=null, seed=seed,
                         progress=tell)  # fmt: skip
     real = None
     if given is not None:
-        real = _held_against(probed, made, found, see, given, part, scorer, compute, k, draws,
+        real = _held_against(probed, made, found, see, given, part, scorer, compute, k, seed,
                              quiet=quiet)  # fmt: skip
     classes = net.spec.get("extra", {}).get("classes") or list(map(str, range(net.n_classes)))
-    facts = d._facts(made, found, compute, draws) | {"model": str(model), "data": data}
+    facts = d._facts(made, found, compute, seed) | {"model": str(model), "data": data}
     page = write_probe(probed, made, found, see, classes, real, out, facts)
     if not quiet:
         _tell(probed, found, classes, real)
@@ -130,7 +125,7 @@ def rescore(
 
     from truecue.atomic import atomic
     from truecue.directions.directions import check_fit, load_directions
-    from truecue.directions.probe import Viewer
+    from truecue.directions.probe import ClassifierView
     from truecue.directions.rescore import rescore as measure
     from truecue.nets.classifier import load_classifier
     from truecue.report.probe_figures import rescoring
@@ -145,7 +140,7 @@ def rescore(
         net = load_classifier(path)
         classes = net.spec.get("extra", {}).get("classes") or map(str, range(net.n_classes))
         attributes += [f"{path.stem}: {c}" if len(models) > 1 else str(c) for c in classes]
-        views.append(Viewer(net.to(compute.device), shape))
+        views.append(ClassifierView(net.to(compute.device), shape))
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
         return torch.cat([view(images).softmax(1) for view in views], 1)
@@ -221,7 +216,7 @@ def _scorer(folder: Path, found: Directions) -> Any:
 
 
 def _held_against(
-    probed: Probe, generator: Generator, found: Directions, see: Viewer, data: Splits, part: str,
+    probed: Probe, generator: Generator, found: Directions, see: ClassifierView, data: Splits, part: str,
     scorer: Any, device: Device, k: int | None, seed: int, *, quiet: bool,
 ) -> Real:  # fmt: skip
     from truecue.directions import confirm as held

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truecue.data.sets import ImageSet
-from truecue.directions.probe import LEVEL, Probe, Viewer
+from truecue.directions.probe import LEVEL, ClassifierView, Probe
 from truecue.directions.traverse import render
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
@@ -150,7 +150,7 @@ def drift(real: Tensor, generated: Tensor) -> Drift:
 
 
 def nearest(
-    found: Probe, generator: Generator, rows: Tensor, see: Viewer, train: ImageSet,
+    found: Probe, generator: Generator, rows: Tensor, see: ClassifierView, train: ImageSet,
     held_out: ImageSet, device: Device, *, n: int = 16, seed: int = 0,
 ) -> Tensor:  # fmt: skip
     """How far pictures are from the nearest training image, at every step of each direction.

@@ -86,7 +86,7 @@ class Probe(NamedTuple):
 
 
 @torch.no_grad()
-def probe(
+def probe_classifier(
     generator: Generator, directions: Directions, see: See, *, reach: float = 3.0, n: int = 64,
     columns: int = 11, null: int = 200, seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -100,7 +100,7 @@ def probe(
     Args:
         generator: on any device.
         directions: of the generator's space.
-        see: the classifier, a `Viewer` or a function of one's own.
+        see: the classifier, a `ClassifierView` or a function of one's own.
         reach: the longest step E, forward and back.
         n: codes that movements begin at, at least 2.
         columns: steps from -E to E, odd.
@@ -206,7 +206,7 @@ def margins(logits: Tensor) -> Tensor:
     return logits - torch.where(mine, second[..., None], best[..., None])
 
 
-class Viewer:
+class ClassifierView:
     """How a classifier sees a generator's images.
 
     Args:

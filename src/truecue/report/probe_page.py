@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from truecue.data.sets import ImageSet
     from truecue.directions.directions import Directions
-    from truecue.directions.probe import Probe, Viewer
+    from truecue.directions.probe import ClassifierView, Probe
     from truecue.nets.generator import Generator
 
 STARTS, EACH = 3, 6
@@ -58,7 +58,7 @@ class Real(NamedTuple):
 
 
 def write_probe(
-    found: Probe, generator: Generator, directions: Directions, see: Viewer,
+    found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
     classes: Sequence[str], real: Real | None, out: Path, about: Mapping[str, Any],
 ) -> Path:  # fmt: skip
     """Write `index.html` and `probe.json` into a folder.
@@ -151,7 +151,11 @@ def sentence(
 
 
 def caveats(
-    found: Probe, generator: Generator, directions: Directions, see: Viewer, real: Real | None
+    found: Probe,
+    generator: Generator,
+    directions: Directions,
+    see: ClassifierView,
+    real: Real | None,
 ) -> list[str]:
     """What to be careful about, a sentence (without a full stop) each."""
     said = []
@@ -226,7 +230,7 @@ def _real_numbers(real: Real, names: Sequence[str], classes: Sequence[str]) -> d
 
 
 def _to_judge(
-    found: Probe, generator: Generator, directions: Directions, see: Viewer,
+    found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """What it takes to show a direction again, and to keep what somebody says of it."""
@@ -273,7 +277,7 @@ def _bars(found: Probe, names: Sequence[str], classes: Sequence[str]) -> str:
 
 
 def _direction(
-    k: int, found: Probe, generator: Generator, directions: Directions, see: Viewer,
+    k: int, found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
     classes: Sequence[str], real: Real | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything that the page shows of one direction."""
