@@ -56,10 +56,10 @@ if TYPE_CHECKING:
     from truecue.directions.discover import Discover as Discover
     from truecue.directions.discover import discover as discover
     from truecue.directions.find import find_directions as find_directions
-    from truecue.directions.probe import ClassifierView as ClassifierView
     from truecue.directions.probe import probe_classifier as probe_classifier
     from truecue.directions.sre import SRE as SRE
     from truecue.directions.sre import refine as refine
+    from truecue.directions.view import ClassifierView as ClassifierView
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -207,7 +207,7 @@ _HOMES = {
     "show_bias": "explain",
     "train": "api",
     "ClassGenerator": "nets.adapters",
-    "ClassifierView": "directions.probe",
+    "ClassifierView": "directions.view",
     "Directions": "directions.directions",
     "Discover": "directions.discover",
     "Generator": "nets.generator",

@@ -13,7 +13,8 @@ from test_probe import by_first
 from truecue.data.sets import ImageSet
 from truecue.directions.confirm import Confirmed, confirm, drift, nearest, to_dict
 from truecue.directions.directions import Directions
-from truecue.directions.probe import ClassifierView, Probe, probe_classifier
+from truecue.directions.probe import Probe, probe_classifier
+from truecue.directions.view import ClassifierView
 from truecue.errors import DataError
 from truecue.nets.build import build
 

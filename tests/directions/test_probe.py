@@ -9,13 +9,13 @@ from direction_parts import Tensors, conv, made_by, wrapped
 from truecue.directions.directions import Directions
 from truecue.directions.find import random_directions
 from truecue.directions.probe import (
-    ClassifierView,
     chance,
     follow,
     margins,
     probe_classifier,
     table,
 )
+from truecue.directions.view import ClassifierView
 from truecue.errors import ConfigError, DataError
 from truecue.nets.build import build
 from truecue.nets.procedural import FACTORS, ShapesGenerator
@@ -231,6 +231,6 @@ def small(channels: int):
 
 def test_directions_of_any_length_count_as_unit_ones() -> None:
     generator = wrapped(Tensors(lambda z: z[:, :, None, None].sigmoid().mean(1, keepdim=True)), 2)
-    found = probe_classifier(generator, Directions(torch.tensor([[1.0, 0], [9, 0]]), "axes"), by_first, n=3,
-                  columns=3, null=100)  # fmt: skip
+    directions = Directions(torch.tensor([[1.0, 0], [9, 0]]), "axes")
+    found = probe_classifier(generator, directions, by_first, n=3, columns=3, null=100)
     assert torch.allclose(found.moves.slope[0], found.moves.slope[1])

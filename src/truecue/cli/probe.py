@@ -13,7 +13,8 @@ from truecue.cli import options as o
 if TYPE_CHECKING:
     from truecue.data.sets import Splits
     from truecue.directions.directions import Directions
-    from truecue.directions.probe import ClassifierView, Probe
+    from truecue.directions.probe import Probe
+    from truecue.directions.view import ClassifierView
     from truecue.engine.device import Device
     from truecue.nets.classifier import Classifier
     from truecue.nets.generator import Generator
@@ -69,7 +70,8 @@ def probe(
     DATA are those of the classifier's training; its settings are given by --set data.NAME=VALUE.
     """
     from truecue.directions.directions import check_fit, load_directions
-    from truecue.directions.probe import ClassifierView, probe_classifier
+    from truecue.directions.probe import probe_classifier
+    from truecue.directions.view import ClassifierView
     from truecue.engine.progress import counter
     from truecue.nets.classifier import load_classifier
     from truecue.report.probe_page import write_probe
@@ -82,8 +84,9 @@ def probe(
     given = None if data is None else _given(data, net, sets, root, quiet=quiet)
     scorer = None if given is None else _scorer(chosen, found)
     with counter("probing", quiet=quiet) as tell:
-        probed = probe_classifier(made, found, see, reach=step, n=n, columns=columns, null=null, seed=seed,
-                        progress=tell)  # fmt: skip
+        probed = probe_classifier(
+            made, found, see, reach=step, n=n, columns=columns, null=null, seed=seed, progress=tell
+        )
     real = None
     if given is not None:
         real = _held_against(probed, made, found, see, given, part, scorer, compute, k, seed,
@@ -125,8 +128,8 @@ def rescore(
 
     from truecue.atomic import atomic
     from truecue.directions.directions import check_fit, load_directions
-    from truecue.directions.probe import ClassifierView
     from truecue.directions.rescore import rescore as measure
+    from truecue.directions.view import ClassifierView
     from truecue.nets.classifier import load_classifier
     from truecue.report.probe_figures import rescoring
 
@@ -216,8 +219,8 @@ def _scorer(folder: Path, found: Directions) -> Any:
 
 
 def _held_against(
-    probed: Probe, generator: Generator, found: Directions, see: ClassifierView, data: Splits, part: str,
-    scorer: Any, device: Device, k: int | None, seed: int, *, quiet: bool,
+    probed: Probe, generator: Generator, found: Directions, see: ClassifierView, data: Splits,
+    part: str, scorer: Any, device: Device, k: int | None, seed: int, *, quiet: bool,
 ) -> Real:  # fmt: skip
     from truecue.directions import confirm as held
     from truecue.directions.directions import unit

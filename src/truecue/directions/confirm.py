@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from truecue.data.sets import ImageSet
-from truecue.directions.probe import LEVEL, ClassifierView, Probe
+from truecue.directions.probe import LEVEL, Probe
 from truecue.directions.traverse import render
+from truecue.directions.view import ClassifierView
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
 from truecue.errors import DataError

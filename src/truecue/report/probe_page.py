@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from truecue.data.sets import ImageSet
     from truecue.directions.directions import Directions
-    from truecue.directions.probe import ClassifierView, Probe
+    from truecue.directions.probe import Probe
+    from truecue.directions.view import ClassifierView
     from truecue.nets.generator import Generator
 
 STARTS, EACH = 3, 6
