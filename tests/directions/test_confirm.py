@@ -27,7 +27,7 @@ def found(margin: list[list[float]], q: list[list[float]]) -> Probe:
 
 @cache
 def any_probe() -> Probe:
-    generator = made_by(lambda z: z[:, :1, None, None].sigmoid())
+    generator = made_by(lambda z: z.sum(1).sigmoid()[:, None, None, None])
     return probe_classifier(
         generator, Directions(torch.eye(2), ""), by_first, n=2, columns=3, null=100
     )
@@ -53,29 +53,31 @@ def ask(biased: bool, q: list[list[float]] | None = None) -> Confirmed:
 
 def test_a_cue_that_matters_is_confirmed() -> None:
     told = ask(biased=True)
-    assert [(g.direction, g.label, g.sign) for g in told.gaps] == [(0, 0, 1), (0, 1, -1)]
-    for gap in told.gaps:
+    found = [(g.direction, g.label, g.sign, g.flagged) for g in told.gaps]
+    assert found == [(0, 0, 1, True), (0, 1, -1, True), (1, 0, 1, False), (1, 1, 1, False)]
+    for gap in told.gaps[:2]:
         assert gap.confirmed
         assert gap.gap.gap.value > 0.8
         assert len(gap.low) == len(gap.high) == gap.gap.low.n == 40
         assert not set(gap.low) & set(gap.high)
-    assert set(told.together) == {0}  # the other direction was not flagged
-    together = told.together[0]
+    assert not any(gap.differs for gap in told.gaps[2:])
+    together, other = told.together[0], told.together[1]
     assert together.null[0] < 0 < together.null[1] < together.gap
+    assert other.null[0] < other.gap < other.null[1]
     first = to_dict(told, ["hue", "x"], ["a", "b"])[0]
     assert (first["direction"], first["class"], first["confirmed"]) == ("hue", "a", True)
 
 
 def test_ends_are_those_of_the_turned_score() -> None:
     scores, _, _ = world(biased=True)
-    first, second = ask(biased=True).gaps
+    first, second = ask(biased=True).gaps[:2]
     assert scores[first.high, 0].min() > scores[first.low, 0].max()
     assert scores[second.high, 0].max() < scores[second.low, 0].min()
 
 
 def test_a_cue_that_does_not_matter_is_not() -> None:
     told = ask(biased=False)
-    assert len(told.gaps) == 2
+    assert len(told.gaps) == 4
     assert not any(gap.confirmed for gap in told.gaps)
     low, high = told.together[0].null
     assert low <= told.together[0].gap <= high
@@ -84,14 +86,14 @@ def test_a_cue_that_does_not_matter_is_not() -> None:
 def test_a_gap_the_other_way_is_not_a_confirmation() -> None:
     scores, y, right = world(biased=True)
     told = confirm(found([[-2.0, 1.0], [1, 1]], [[0.01, 0.01], [1, 1]]), scores, y, right)
-    assert all(gap.gap.gap.value < -0.8 and gap.q < 0.01 for gap in told.gaps)
-    assert not any(gap.confirmed for gap in told.gaps)
+    assert all(gap.gap.gap.value < -0.8 and gap.q < 0.01 for gap in told.gaps[:2])
+    assert not any(gap.differs for gap in told.gaps)
 
 
-def test_only_flagged_classes_are_ranked() -> None:
+def test_what_was_not_flagged_is_not_confirmed() -> None:
     told = ask(biased=True, q=[[0.01, 0.3], [math.nan, math.nan]])
-    assert [(g.direction, g.label) for g in told.gaps] == [(0, 0)]
-    assert ask(biased=True, q=[[0.5, 0.3], [0.2, 0.2]]) == Confirmed([], {})
+    assert [g.confirmed for g in told.gaps] == [True, False, False, False]
+    assert [g.differs for g in told.gaps] == [True, True, False, False]
 
 
 def test_scores_of_other_images_are_refused() -> None:

@@ -83,7 +83,7 @@ def probe(
     see = ClassifierView(net.to(compute.device), made(made.codes(1, 0, "shape")).shape[1:])
     given = None if data is None else _given(data, net, sets, root, quiet=quiet)
     scorer = None if given is None else _scorer(chosen, found)
-    with counter("probing", quiet=quiet) as tell:
+    with counter("probing", quiet=quiet, of="directions") as tell:
         probed = probe_classifier(
             made, found, see, reach=step, n=n, columns=columns, null=null, seed=seed, progress=tell
         )

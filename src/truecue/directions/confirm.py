@@ -39,19 +39,26 @@ class RealGap(NamedTuple):
     rise with the margin."""
     gap: Gap
     q: float
-    """Of `gap.p`, over all flagged pairs of direction and class."""
+    """Of `gap.p`, over all pairs of direction and class."""
+    flagged: bool
+    """Whether the classifier follows the direction more than random ones, see `Probe.flagged`."""
     low: list[int]
     """Positions of the images of the low end, ascending by score."""
     high: list[int]
 
     @property
-    def confirmed(self) -> bool:
+    def differs(self) -> bool:
         """Whether the gap is positive and beats random orders."""
         return self.gap.gap.value > 0 and self.q <= LEVEL
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether generated images and real ones say the same: `flagged`, and `differs`."""
+        return self.flagged and self.differs
+
 
 class Together(NamedTuple):
-    """The mean gap of a direction's flagged classes, beside that of random orders."""
+    """The mean gap of all classes along a direction, beside that of random orders."""
 
     gap: float
     null: tuple[float, float]
@@ -59,10 +66,10 @@ class Together(NamedTuple):
 
 
 class Confirmed(NamedTuple):
-    """What real images say of flagged directions."""
+    """What real images say of visible directions."""
 
     gaps: list[RealGap]
-    """Of every flagged pair whose class has two images; direction by direction."""
+    """Of every visible direction and class that has two images; direction by direction."""
     together: dict[int, Together]
     """By direction."""
 
@@ -96,14 +103,15 @@ def confirm(
             f"there are {directions} directions and {len(y)} images; their scores must be"
             f" [{len(y)}, {directions}], and are {list(scores.shape)}"
         )
-    flagged, signs = found.flagged, found.moves.margin.sign()
+    flagged, signs = found.flagged.tolist(), found.moves.margin.sign()
     gaps, together = [], {}
-    for d in flagged.any(1).nonzero().squeeze(1).tolist():
-        turned = scores[:, d].double() * signs[d][y]
-        turned[~flagged[d][y]] = torch.nan  # other classes are not ranked
-        ranking = rank(turned, y, classes)
+    for d in found.moves.visible.nonzero().squeeze(1).tolist():
+        ranking = rank(scores[:, d].double() * signs[d][y], y, classes)
         by_class = spurious_gap(right, ranking, k, seed=seed).by_class
-        gaps += [_real(d, c, int(signs[d, c]), gap, ranking) for c, gap in by_class.items()]
+        gaps += [
+            _real(d, c, int(signs[d, c]), gap, flagged[d][c], ranking)
+            for c, gap in by_class.items()
+        ]
         if by_class:
             drawn = null_gap(right, ranking, k, draws=draws, seed=derive(seed, "orders", d) % 2**32)
             _, low, high = drawn.band("gap")
@@ -186,7 +194,7 @@ def nearest(
 
 
 def to_dict(found: Confirmed, names: Sequence[str], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """For JSON: each flagged pair of direction and class."""
+    """For JSON: each pair of direction and class."""
     return [
         {
             "direction": names[g.direction],
@@ -198,16 +206,18 @@ def to_dict(found: Confirmed, names: Sequence[str], classes: Sequence[str]) -> l
             "p": g.gap.p,
             "q": g.q,
             "null": list(g.gap.null),
+            "flagged": g.flagged,
+            "differs": g.differs,
             "confirmed": g.confirmed,
         }
         for g in found.gaps
     ]
 
 
-def _real(d: int, c: int, sign: int, gap: Gap, ranking: Ranking) -> RealGap:
+def _real(d: int, c: int, sign: int, gap: Gap, flagged: bool, ranking: Ranking) -> RealGap:
     ids = ranking.of(c).tolist()
     size = gap.low.n
-    return RealGap(d, c, sign, gap, 1.0, ids[:size], ids[len(ids) - size :])
+    return RealGap(d, c, sign, gap, 1.0, flagged, ids[:size], ids[len(ids) - size :])
 
 
 def _some(images: ImageSet, most: int, seed: int) -> ImageSet:

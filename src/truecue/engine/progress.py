@@ -90,8 +90,8 @@ def stage_bar(stage: str, *, steps: int, epochs: int, samples: float, quiet: boo
 
 
 @contextmanager
-def counter(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work on many images; call it with the number done and the number of all."""
+def counter(what: str, *, quiet: bool, of: str = "images") -> Iterator[Callable[[int, int], None]]:
+    """A bar for work on many images (or others); call it with the number done and that of all."""
     if quiet:
         yield lambda done, total: None
     elif sys.stderr.isatty():
@@ -104,6 +104,6 @@ def counter(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
         def tell(done: int, total: int) -> None:
             left = (time.monotonic() - began) * (total - done) / max(done, 1)
-            lines(done, f"{done:,} of {total:,} images", left)
+            lines(done, f"{done:,} of {total:,} {of}", left)
 
         yield tell

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from truecue.directions.view import ClassifierView
     from truecue.nets.generator import Generator
 
-STARTS, EACH = 3, 6
-"""Rows of pictures of a direction, and real images of each end."""
+STARTS, EACH, REAL = 3, 6, 3
+"""Of a direction: rows of pictures, real images of each end, and classes of real images."""
 ENTANGLED = (
     "The generator was trained on biased images, too, and may change the class together with the"
     " cue: then logits move for a good reason. Look at the pictures before you call a cue spurious"
@@ -123,10 +123,12 @@ def headline(found: Probe, real: Real | None) -> tuple[str, str]:
     if real is None:
         return f"{text}; real images were not asked", "unclear" if some else "good"
     cues = len({gap.direction for gap in real.found.gaps if gap.confirmed})
-    if not some:
-        return text, "good"
-    said = f"{cues} of them {'is' if cues == 1 else 'are'} confirmed on real images"
-    return f"{text}; {said}", "bad" if cues else "unclear"
+    mattering = len({k for k, t in real.found.together.items() if t.gap > t.null[1]})
+    if some:
+        text += f"; {cues} of them {'is' if cues == 1 else 'are'} confirmed on real images"
+    elif mattering:
+        text += f", but real images that show more of {mattering} are classified better"
+    return text, "bad" if cues else "unclear" if some or mattering else "good"
 
 
 def sentence(
@@ -138,17 +140,17 @@ def sentence(
     c = _strongest(found, k)
     text = f"{names[k]:>4}  flips {percent(float(found.moves.flips[k]))} of predictions;"
     text += f" most: class {classes[c]}, q {float(found.q[k, c]):.3f}"
-    if not bool(found.flagged[k].any()):
-        return f"{text}; like a random direction"
+    flagged = bool(found.flagged[k].any())
+    text += "; more than random directions" if flagged else "; like a random direction"
     if real is None:
-        return f"{text}; more than random directions"
+        return text
     mine = [gap for gap in real.found.gaps if gap.direction == k]
     sure = [gap for gap in mine if gap.confirmed]
     if k not in real.found.together:
-        return f"{text}; more than random directions, no real images to compare"
+        return f"{text}; no real images to compare"
     mean, (low, high) = real.found.together[k]
     text += f"; real gap {_points(mean)} (random orders {_points(low)} to {_points(high)})"
-    return f"{text}; confirmed for {len(sure)} of {len(mine)} classes"
+    return f"{text}; confirmed for {len(sure)} of {len(mine)} classes" if flagged else text
 
 
 def caveats(
@@ -315,18 +317,22 @@ def _direction(
              bool(found.flagged[k, c]))
             for c in found.p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
         ],
-        "real": [] if real is None else [
-            _real_row(gap, real, classes) for gap in real.found.gaps if gap.direction == k
-        ],
+        "real": [] if real is None else [_real_row(g, real, classes) for g in _shown(k, real)],
         "together": None if real is None or k not in real.found.together
         else _together(real.found.together[k]),
     }  # fmt: skip
 
 
+def _shown(k: int, real: Real) -> list[held.RealGap]:
+    """Flagged classes first, then those that differ most."""
+    mine = [gap for gap in real.found.gaps if gap.direction == k]
+    return sorted(mine, key=lambda g: (not g.flagged, g.gap.p, -g.gap.gap.value))[:REAL]
+
+
 def _together(found: held.Together) -> str:
     low, high = found.null
     return (
-        f"Mean gap of these classes: {_points(found.gap)}; 95 % of random orders of the same images"
+        f"Mean gap of all classes: {_points(found.gap)}; 95 % of random orders of the same images"
         f" give {_points(low)} to {_points(high)}"
     )
 
@@ -350,7 +356,13 @@ def _real_row(gap: held.RealGap, real: Real, classes: Sequence[str]) -> dict[str
         "gap": _points(gap.gap.gap.value),
         "null": f"{_points(low)} to {_points(high)}",
         "q": f"{gap.q:.2g}",
-        "confirmed": gap.confirmed,
+        "state": "confirmed"
+        if gap.confirmed
+        else "real images only"
+        if gap.differs
+        else "not confirmed"
+        if gap.flagged
+        else "no difference",
     }
 
 
