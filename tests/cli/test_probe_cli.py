@@ -83,6 +83,7 @@ def test_probing_without_real_images(
     assert any("trained on biased images" in line for line in twin["caveats"])
 
 
+@pytest.mark.slow
 def test_probing_with_real_images(cli, spot: str, found: Path, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     status, _, error = cli("train", "erm", "gratings", "--set", "plan.epochs=2", "--out", run,

@@ -127,7 +127,7 @@ def headline(found: Probe, real: Real | None) -> tuple[str, str]:
     if some:
         text += f"; {cues} of them {'is' if cues == 1 else 'are'} confirmed on real images"
     elif mattering:
-        text += f", but real images that show more of {mattering} are classified better"
+        text += f", but along {mattering} of them real images at the far end are classified better"
     return text, "bad" if cues else "unclear" if some or mattering else "good"
 
 
