@@ -43,7 +43,7 @@ def encoder() -> nn.Module:
     )
 
 
-def train(images: Tensor, epochs: int = 100, seed: int = 0) -> Decoder:
+def train(images: Tensor, epochs: int = 150, seed: int = 0) -> Decoder:
     """Train on uint8 images; cross-entropy of pixels, and the prior with weight 1."""
     torch.manual_seed(seed)
     code, decode = encoder(), Decoder()
