@@ -59,8 +59,10 @@ if TYPE_CHECKING:
     from truecue.directions.discover import Discover as Discover
     from truecue.directions.discover import discover as discover
     from truecue.directions.find import find_directions as find_directions
+    from truecue.directions.probe import probe_classifier as probe_classifier
     from truecue.directions.sre import SRE as SRE
     from truecue.directions.sre import refine as refine
+    from truecue.directions.view import ClassifierView as ClassifierView
     from truecue.engine.device import Device as Device
     from truecue.engine.learner import Learner as Learner
     from truecue.engine.learner import SampleState as SampleState
@@ -211,6 +213,7 @@ _HOMES = {
     "text_cues": "audit.texts",
     "train": "api",
     "ClassGenerator": "nets.adapters",
+    "ClassifierView": "directions.view",
     "Directions": "directions.directions",
     "Discover": "directions.discover",
     "Generator": "nets.generator",
@@ -223,6 +226,7 @@ _HOMES = {
     "find_directions": "directions.find",
     "load_directions": "directions.directions",
     "load_generator": "nets.load_generator",
+    "probe_classifier": "directions.probe",
     "refine": "directions.sre",
     "load_scorer": "nets.scorer",
     "write_bias_page": "report.bias_page",

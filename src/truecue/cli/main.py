@@ -16,6 +16,7 @@ from truecue.cli import (
     evaluate,
     lists,
     pictures,
+    probe,
     rank,
     repair,
     train,
@@ -41,6 +42,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 app.add_typer(pictures.app, name="show")
 app.add_typer(directions.app, name="directions")
+directions.app.command()(probe.probe)
+directions.app.command()(probe.rescore)
 
 _debug = False
 

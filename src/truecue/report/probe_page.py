@@ -1,0 +1,382 @@
+"""The page of a classifier along directions, and its twin in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from truecue.atomic import write_text
+from truecue.directions import confirm as held
+from truecue.directions.directions import unit
+from truecue.directions.probe import LEVEL, table
+from truecue.directions.traverse import traverse
+from truecue.engine.features import digest_of
+from truecue.report import facts
+from truecue.report import probe_figures as draw
+from truecue.report.bias import plain_tiles
+from truecue.report.directions import SHOWN, signed
+from truecue.report.page import environment
+from truecue.report.rank_figures import COLOURS
+from truecue.report.report import finite, sound
+from truecue.report.view import percent
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from truecue.data.sets import ImageSet
+    from truecue.directions.directions import Directions
+    from truecue.directions.probe import Probe
+    from truecue.directions.view import ClassifierView
+    from truecue.nets.generator import Generator
+
+STARTS, EACH, REAL = 3, 6, 3
+"""Of a direction: rows of pictures, real images of each end, and classes of real images."""
+ENTANGLED = (
+    "The generator was trained on biased images, too, and may change the class together with the"
+    " cue: then logits move for a good reason. Look at the pictures before you call a cue spurious"
+)
+UNSEEN = "Cues that the generator never learned cannot be found here"
+
+
+class Real(NamedTuple):
+    """What real images say."""
+
+    images: ImageSet
+    part: str
+    """Which part of the data they are."""
+    pred: Tensor
+    """int64 [n], the classifier's predictions."""
+    scores: Tensor
+    """float [n, k], the scorer's."""
+    found: held.Confirmed
+    drift: held.Drift
+    nearest: Tensor
+    """float [k, m], see `truecue.directions.confirm.nearest`."""
+
+
+def write_probe(
+    found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
+    classes: Sequence[str], real: Real | None, out: Path, about: Mapping[str, Any],
+) -> Path:  # fmt: skip
+    """Write `index.html` and `probe.json` into a folder.
+
+    Args:
+        found: what the classifier does.
+        generator: for the pictures.
+        directions: of the generator.
+        see: the classifier.
+        classes: their names.
+        real: what real images say; None: they were not asked.
+        out: the folder; made if it does not exist.
+        about: how it was made, for page and JSON file.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StorageError: a file could not be written.
+    """
+    warned = caveats(found, generator, directions, see, real)
+    numbers = finite({
+        "about": dict(about),
+        "steps": found.steps,
+        "codes": len(found.codes),
+        "random": {"directions": len(found.null.flips), "visible": len(found.null_per_change),
+                   "flips": float(found.null.flips.mean())},
+        "images": see.said,
+        "level": LEVEL,
+        "caveats": warned,
+        "directions": table(found, directions.names, classes),
+        "real": None if real is None else _real_numbers(real, directions.names, classes),
+        "to_judge": _to_judge(found, generator, directions, see, about),
+    })  # fmt: skip
+    twin = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    page = environment().get_template("probe.html.j2").render(
+        headline=headline(found, real),
+        created=facts.moment(about.get("created")),
+        caveats=warned,
+        bars=_bars(found, directions.names, classes),
+        n=len(found.codes),
+        null=len(found.null_per_change),
+        level=percent(LEVEL),
+        columns=[signed(s) for s in found.steps],
+        parts=[
+            _direction(k, found, generator, directions, see, classes, real)
+            for k in _order(found)[:SHOWN]
+        ],
+        facts=_facts(about, directions),
+    )  # fmt: skip
+    write_text(out / "probe.json", sound(twin))
+    write_text(out / "index.html", sound(page))
+    return out / "index.html"
+
+
+def headline(found: Probe, real: Real | None) -> tuple[str, str]:
+    """The finding in a sentence (without a full stop), and its tone."""
+    flagged = found.flagged.any(1)
+    some, k = int(flagged.sum()), len(flagged)
+    text = f"{some} of {k} directions move the classifier more than random ones do"
+    if real is None:
+        return f"{text}; real images were not asked", "unclear" if some else "good"
+    cues = len({gap.direction for gap in real.found.gaps if gap.confirmed})
+    mattering = len({k for k, t in real.found.together.items() if t.gap > t.null[1]})
+    if some:
+        text += f"; {cues} of them {'is' if cues == 1 else 'are'} confirmed on real images"
+    elif mattering:
+        text += f", but along {mattering} of them real images at the far end are classified better"
+    return text, "bad" if cues else "unclear" if some or mattering else "good"
+
+
+def sentence(
+    k: int, found: Probe, names: Sequence[str], classes: Sequence[str], real: Real | None
+) -> str:
+    """One direction in one line."""
+    if not bool(found.moves.visible[k]):
+        return f"{names[k]:>4}  no visible effect"
+    c = _strongest(found, k)
+    text = f"{names[k]:>4}  flips {percent(float(found.moves.flips[k]))} of predictions;"
+    text += f" most: class {classes[c]}, q {float(found.q[k, c]):.3f}"
+    flagged = bool(found.flagged[k].any())
+    text += "; more than random directions" if flagged else "; like a random direction"
+    if real is None:
+        return text
+    mine = [gap for gap in real.found.gaps if gap.direction == k]
+    sure = [gap for gap in mine if gap.confirmed]
+    if k not in real.found.together:
+        return f"{text}; no real images to compare"
+    mean, (low, high) = real.found.together[k]
+    text += f"; real gap {_points(mean)} (random orders {_points(low)} to {_points(high)})"
+    return f"{text}; confirmed for {len(sure)} of {len(mine)} classes" if flagged else text
+
+
+def caveats(
+    found: Probe,
+    generator: Generator,
+    directions: Directions,
+    see: ClassifierView,
+    real: Real | None,
+) -> list[str]:
+    """What to be careful about, a sentence (without a full stop) each."""
+    said = []
+    if directions.generator and directions.generator != generator.digest():
+        said.append("The directions were found in another generator, or in other weights of it")
+    hidden = [directions.names[k] for k in (~found.moves.visible).nonzero().squeeze(1).tolist()]
+    if hidden:
+        said.append(f"No visible effect: {', '.join(hidden)}")
+    said += [f"{line[0].upper()}{line[1:]}" for line in see.said]
+    said.append(ENTANGLED)
+    if real is None:
+        said.append(
+            "How far pictures lie from training images, and whether real images with more of a cue"
+            " are classified differently, is not known: no data was given"
+        )
+    else:
+        said += _of_real(found, directions.names, real)
+    return [*said, UNSEEN]
+
+
+def _of_real(found: Probe, names: Sequence[str], real: Real) -> list[str]:
+    said = []
+    middle = float(real.nearest[:, len(found.steps) // 2].median())
+    far = (real.nearest[:, [0, -1]].amax(1) >= held.FAR).nonzero().squeeze(1).tolist()
+    said.append(
+        f"At the start, pictures are {middle:.2f} times as far from the nearest training image as"
+        " fresh real images are (median)"
+    )
+    if far:
+        listed = ", ".join(f"{names[k]} ({float(real.nearest[k].max()):.2f})" for k in far)
+        said.append(
+            f"At the ends of the movement, it is {held.FAR:g} times or more along {listed}: such"
+            " pictures are unlike what the classifier was trained on; a smaller step may do"
+        )
+    drifted = real.drift.drifted.nonzero().squeeze(1).tolist()
+    if drifted:
+        listed = ", ".join(
+            f"{names[k]} (mean {float(real.drift.shift[k]):+.1f} deviations, spread times"
+            f" {float(real.drift.ratio[k]):.2g})"
+            for k in drifted
+        )
+        said.append(
+            f"The scorer drifts on real images along {listed}, compared with generated ones; its"
+            " order of real images may mean something else"
+        )
+    if real.part == "train":
+        said.append("Real images are training images: accuracy at both ends is too good")
+    return said
+
+
+def _real_numbers(real: Real, names: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:
+    drift = real.drift
+    return {
+        "part": real.part,
+        "images": len(real.images),
+        "accuracy": float((real.pred == real.images.y).double().mean()),
+        "gaps": held.to_dict(real.found, names, classes),
+        "together": [
+            {"direction": names[k], "gap": t.gap, "null": list(t.null)}
+            for k, t in real.found.together.items()
+        ],
+        "drift": [
+            {"direction": name, "shift": float(drift.shift[k]), "ratio": float(drift.ratio[k]),
+             "edges": drift.edges[k].tolist(), "real": drift.real[k].tolist(),
+             "generated": drift.generated[k].tolist()}
+            for k, name in enumerate(names)
+        ],
+        "nearest": [
+            {"direction": name, "times": real.nearest[k].tolist()} for k, name in enumerate(names)
+        ],
+    }  # fmt: skip
+
+
+def _to_judge(
+    found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
+    about: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """What it takes to show a direction again, and to keep what somebody says of it."""
+    rows = unit(directions.matrix)
+    return {
+        "answers": ["core", "spurious", "unclear"],
+        "generator": generator.digest(),
+        "classifier": digest_of(see.net, head=True),
+        "directions": directions.digest(),
+        "space": directions.space,
+        "seed": about.get("seed"),
+        "codes": len(found.codes),
+        "steps": [found.steps[0], found.steps[-1], len(found.steps)],
+        "vectors": dict(zip(directions.names, rows.tolist(), strict=True)),
+    }
+
+
+def _order(found: Probe) -> list[int]:
+    """Directions, those that move the classifier most first."""
+    least = found.p.nan_to_num(2).amin(1)
+    size = found.per_change.abs().nan_to_num(0).amax(1)
+    return sorted(range(len(least)), key=lambda k: (float(least[k]), -float(size[k])))
+
+
+def _strongest(found: Probe, k: int) -> int:
+    """The class whose margin stands out most along a direction."""
+    scale = found.null_per_change.square().mean(0).sqrt().clamp(min=1e-12)
+    return int((found.per_change[k] / scale).abs().nan_to_num(-1).argmax())
+
+
+def _bars(found: Probe, names: Sequence[str], classes: Sequence[str]) -> str:
+    order = _order(found)[:SHOWN]
+    best = {k: _strongest(found, k) for k in order}
+    reach = found.steps[-1] - found.steps[0]
+    wide = 1.96 * reach * found.moves.margin_se / found.moves.change.clamp(min=1e-12)[:, None]
+    band = found.band.tolist()
+    return draw.slopes(
+        [f"{names[k]}, class {classes[best[k]]}" for k in order],
+        [float(found.per_change[k, best[k]]) for k in order],
+        [float(wide[k, best[k]]) for k in order],
+        [(band[0][best[k]], band[1][best[k]]) for k in order],
+        [bool(found.flagged[k].any()) for k in order],
+    )
+
+
+def _direction(
+    k: int, found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
+    classes: Sequence[str], real: Real | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything that the page shows of one direction."""
+    moves = found.moves
+    images = traverse(generator, unit(directions.matrix[k : k + 1]), found.codes[:STARTS],
+                      found.steps)[:, 0]  # fmt: skip
+    p = see(images.flatten(0, 1)).softmax(1).unflatten(0, images.shape[:2])
+    sure, label = p.max(2)
+    strips = []
+    for i, row in enumerate(images):
+        said = [f"{classes[c]} {s:.0%}" for c, s in zip(label[i], sure[i], strict=True)]
+        strips.append((f"start {i + 1}", plain_tiles("probe", row, tuple(said))))
+    size = found.per_change[k].abs().nan_to_num(0)
+    shown = size.argsort(descending=True, stable=True)[: draw.LINES].tolist()
+    flagged = bool(found.flagged[k].any())
+    return {
+        "name": directions.names[k],
+        "flagged": flagged,
+        "visible": bool(moves.visible[k]),
+        "flips": percent(float(moves.flips[k])),
+        "change": f"{float(moves.change[k]):.3f}",
+        "strips": strips,
+        "chart": draw.logits(found.steps, moves.mean[k], moves.spread[k], shown),
+        "legend": [(classes[c], COLOURS[place]) for place, c in enumerate(shown)],
+        "others": len(classes) > len(shown),
+        "histogram": None
+        if real is None
+        else draw.histograms(real.drift.edges[k], real.drift.real[k], real.drift.generated[k]),
+        "rows": [
+            (classes[c], _signed(moves.slope[k, c], moves.slope_se[k, c]),
+             _signed(moves.margin[k, c], moves.margin_se[k, c]),
+             f"{float(moves.monotone[k, c]):+.2f}", f"{float(found.per_change[k, c]):+.3g}",
+             f"{float(found.p[k, c]):.2g}", f"{float(found.q[k, c]):.2g}",
+             bool(found.flagged[k, c]))
+            for c in found.p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
+        ],
+        "real": [] if real is None else [_real_row(g, real, classes) for g in _shown(k, real)],
+        "together": None if real is None or k not in real.found.together
+        else _together(real.found.together[k]),
+    }  # fmt: skip
+
+
+def _shown(k: int, real: Real) -> list[held.RealGap]:
+    """Flagged classes first, then those that differ most."""
+    mine = [gap for gap in real.found.gaps if gap.direction == k]
+    return sorted(mine, key=lambda g: (not g.flagged, g.gap.p, -g.gap.gap.value))[:REAL]
+
+
+def _together(found: held.Together) -> str:
+    low, high = found.null
+    return (
+        f"Mean gap of all classes: {_points(found.gap)}; 95 % of random orders of the same images"
+        f" give {_points(low)} to {_points(high)}"
+    )
+
+
+def _real_row(gap: held.RealGap, real: Real, classes: Sequence[str]) -> dict[str, Any]:
+    """One class's real images at both ends."""
+    ends = []
+    for name, ids, estimate in (
+        ("least of the cue", gap.low[:EACH], gap.gap.low),
+        ("most of the cue", gap.high[-EACH:], gap.gap.high),
+    ):
+        chosen = torch.tensor(ids)
+        said = tuple(classes[c] for c in real.pred[chosen].tolist())
+        tiles = plain_tiles("probe", real.images.images[chosen], said)
+        ends.append((name, percent(estimate.value), tiles))
+    low, high = gap.gap.null
+    return {
+        "class": classes[gap.label],
+        "ends": ends,
+        "k": gap.gap.low.n,
+        "gap": _points(gap.gap.gap.value),
+        "null": f"{_points(low)} to {_points(high)}",
+        "q": f"{gap.q:.2g}",
+        "state": "confirmed"
+        if gap.confirmed
+        else "real images only"
+        if gap.differs
+        else "not confirmed"
+        if gap.flagged
+        else "no difference",
+    }
+
+
+def _signed(value: Tensor, error: Tensor) -> str:
+    return f"{float(value):+.3g} ± {float(error):.2g}"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.0f} points".replace("-", "\u2212")
+
+
+def _facts(about: Mapping[str, Any], directions: Directions) -> list[tuple[str, str]]:
+    names = {"generator": "Generator", "model": "Classifier", "data": "Real images",
+             "seed": "Seed", "command": "Command", "device": "Device",
+             "truecue": "truecue"}  # fmt: skip
+    said = [(name, str(about[key])) for key, name in names.items() if about.get(key) is not None]
+    return [*said, ("Directions", f"{directions.found_by} ({directions.digest()})")]
