@@ -12,15 +12,16 @@ from torch.nn import functional as F
 import truecue
 from truecue.data.loader import Batch
 from truecue.data.sets import Attribute, ImageSet, Splits
+from truecue.engine import learner as learners
 from truecue.engine.device import Device
+from truecue.engine.learner import with_others
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError, SupervisionError
 from truecue.losses.contrastive import contrastive, similarities
 from truecue.losses.fairkl import fairkl
-from truecue.methods import supinfonce
 from truecue.methods.base import Uses
-from truecue.methods.supinfonce import Contrasting, SupInfoNCE, with_others
+from truecue.methods.supinfonce import Contrasting, SupInfoNCE
 from truecue.nets.build import build
 from truecue.nets.pretrained import Pretrained
 from truecue.nets.small import Unit
@@ -323,7 +324,7 @@ def test_rows_of_other_processes_carry_no_gradient(monkeypatch) -> None:
             return torch.tensor([3, len(mine), 1])
         return torch.cat([before, rows, after])
 
-    monkeypatch.setattr(supinfonce, "gather_rows", gathered)
+    monkeypatch.setattr(learners, "gather_rows", gathered)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     found = with_others(mine)
     torch.testing.assert_close(found, torch.cat([before, mine, after]))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from truecue.data.loader import Batch
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.judge import aligned_mask
-from truecue.engine.learner import Learner, Step, gather_rows
+from truecue.engine.learner import Learner, Step, gather_rows, processes, with_others
 from truecue.engine.plan import Adam, Plan, Steps
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError
@@ -94,8 +94,7 @@ class Contrasting(Learner):
             loss = loss + of.lambda_fairkl * fair.loss
             logs |= pair_logs(fair)
         # every process has the whole loss and its own share of the gradient, and means are taken
-        processes = len(gather_rows(batch.y.new_zeros(1)))
-        return Step(processes * loss + ce_head, {k: v.detach() for k, v in logs.items()})
+        return Step(processes() * loss + ce_head, {k: v.detach() for k, v in logs.items()})
 
     def _bias(self, batch: Batch) -> Tensor | None:
         if self.guessed is not None:
@@ -335,13 +334,3 @@ def pair_logs(fair: Fairness) -> dict[str, Tensor]:
         logs[f"there_{name}"] = (fair.moments.n[k] >= 2).float()
         logs[f"mean_{name}"] = fair.moments.mean[k] * logs[f"there_{name}"]
     return logs
-
-
-def with_others(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of the processes; gradients reach one's own alone."""
-    everyone = gather_rows(rows.detach())
-    if len(everyone) == len(rows):
-        return rows
-    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
-    start = sum(counts[: torch.distributed.get_rank()])
-    return torch.cat([everyone[:start], rows, everyone[start + len(rows) :]])
