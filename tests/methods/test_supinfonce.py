@@ -190,6 +190,13 @@ def test_training_images_without_a_conflicting_one_are_refused_with_the_count() 
         fit(SupInfoNCE(), data)
 
 
+def test_bias_labels_none_of_which_is_known_are_refused_with_a_way_out() -> None:
+    data = with_tints(torch.full((256,), -1))
+    with pytest.raises(SupervisionError, match=r"0 of 256 .* set bias_from = 'biased_model'"):
+        fit(SupInfoNCE(), data)
+    fit(SupInfoNCE(lambda_fairkl=0), data)
+
+
 def test_a_batch_without_conflicting_images_is_skipped_and_shown(tmp_path) -> None:
     y = small_gratings().train.y
     values = y.clone()

@@ -18,7 +18,7 @@ from truecue.engine.judge import aligned_mask
 from truecue.engine.learner import Learner, Step, gather_rows, processes, with_others
 from truecue.engine.plan import Adam, Plan, Steps
 from truecue.engine.run import Run
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError, DataError, SupervisionError
 from truecue.losses.classification import ce, gce
 from truecue.losses.contrastive import Form, contrastive, similarities
 from truecue.losses.fairkl import SETS, Empty, Fairness, Variant, fairkl
@@ -284,12 +284,18 @@ class SupInfoNCE(Method):
         """Which training images conflict [n]: their bias is not one that goes with their class.
 
         Raises:
+            SupervisionError: the bias of no image is known.
             DataError: there is none, so that both parts of FairKL lack pairs in every batch.
         """
         train, bias = data.train, str(data.bias)
         mask, values = aligned_mask(data), train.attributes[bias].values
         assert mask is not None
         known = values >= 0
+        if not bool(known.any()):
+            raise SupervisionError(
+                f"the '{bias}' of 0 of {len(known):,} training images is known; label some, or set"
+                f" {self.instead}"
+            )
         conflicting = known & ~mask[train.y, values.clamp(min=0)]
         if not bool(conflicting.any()):
             raise DataError(
