@@ -110,8 +110,8 @@ class DeFund(Method):
         for name in ("pretrain", "probe"):
             if getattr(self, name).select != "last":
                 raise ValueError(f"{name}.select must be 'last'; only plan.select can be another")
-        if len(set(self.strengths or ())) < len(self.strengths or ()):
-            raise ValueError("strengths must differ from each other")
+        if len({f"{k:g}" for k in self.strengths or ()}) < len(self.strengths or ()):
+            raise ValueError("strengths must differ from each other, in six digits")
         return self
 
     def labels_used(self) -> dict[str, str]:
