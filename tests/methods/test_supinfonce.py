@@ -190,6 +190,15 @@ def test_training_images_without_a_conflicting_one_are_refused_with_the_count() 
         fit(SupInfoNCE(), data)
 
 
+@pytest.mark.parametrize("kind", ["one value", "crossed"])
+def test_training_images_without_pairs_to_compare_are_refused(kind: str) -> None:
+    y = small_gratings().train.y
+    data = with_tints(torch.zeros_like(y) if kind == "one value" else 1 - y)
+    with pytest.raises(DataError, match="each class comes with one 'tint' only"):
+        fit(SupInfoNCE(), data)
+    fit(SupInfoNCE(lambda_fairkl=0), data)
+
+
 def test_bias_labels_none_of_which_is_known_are_refused_with_a_way_out() -> None:
     data = with_tints(torch.full((256,), -1))
     with pytest.raises(SupervisionError, match=r"0 of 256 .* set bias_from = 'biased_model'"):

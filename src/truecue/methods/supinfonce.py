@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from truecue.data.loader import Batch
 from truecue.data.sets import ImageSet, Splits
+from truecue.engine.evaluate import count
 from truecue.engine.judge import aligned_mask
 from truecue.engine.learner import Learner, Step, gather_rows, processes, with_others
 from truecue.engine.plan import Adam, Plan, Steps
@@ -285,7 +286,7 @@ class SupInfoNCE(Method):
 
         Raises:
             SupervisionError: the bias of no image is known.
-            DataError: there is none, so that both parts of FairKL lack pairs in every batch.
+            DataError: there is none, or both parts of FairKL would lack pairs in every batch.
         """
         train, bias = data.train, str(data.bias)
         mask, values = aligned_mask(data), train.attributes[bias].values
@@ -302,6 +303,16 @@ class SupInfoNCE(Method):
                 f"0 of the {int(known.sum()):,} training images whose '{bias}' is known are"
                 " conflicting: class and bias cannot be told apart by any of them. Add images whose"
                 f" '{bias}' is unusual for their class"
+            )
+        there = count(train.y, train, bias).total > 0
+        values_there, of_class, of_value = there.any(0).sum(), there.sum(1), there.sum(0)
+        comparable = bool((of_class > 1).any()) or bool((of_value > 1).any() and values_there > 1)
+        if self.regularised and not comparable:
+            raise DataError(
+                f"FairKL compares pairs that share their '{bias}' with pairs that do not, among"
+                " images of one class or of different ones. In the training images each class comes"
+                f" with one '{bias}' only, so that neither can be done. Add images of a class with"
+                f" another '{bias}'"
             )
         unknown = len(known) - int(known.sum())
         if unknown:
