@@ -100,6 +100,13 @@ def test_a_model_whose_features_never_change_has_rank_one(tmp_path: Path) -> Non
     assert "20 features are the same" in write_rank_page(found, tmp_path).read_text()
 
 
+def test_a_model_with_broken_weights_is_refused() -> None:
+    one = net()
+    torch.nn.init.constant_(one.encoder.layers[0].bias, math.nan)
+    with pytest.raises(DataError, match=r"features of broken .* for 100 of 100 images"):
+        compare_ranks([Subject("broken", one, small_gratings())], n=100, device=CPU)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -155,6 +155,13 @@ def test_every_batch_has_at_least_so_many_marked_images(least: int) -> None:
     assert torch.equal(again.batch(17).ids, loader.batch(17).ids)
 
 
+def test_a_batch_with_marked_images_asks_the_device_nothing(monkeypatch) -> None:
+    loader = Loader(images(200), batch_size=16, at_least=(rare(), 8))
+    for question in ("nonzero", "item", "tolist", "__bool__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, question, lambda *_: pytest.fail("a look at a tensor"))
+    assert len(loader.batch(0).ids) == 16  # on a GPU every such look would wait for it
+
+
 def test_marked_images_are_drawn_evenly() -> None:
     loader = Loader(images(200), batch_size=16, at_least=(rare(), 8))
     drawn = Counter(

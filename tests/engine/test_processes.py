@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 from engine_parts import Toy, Two, cpu, images, seeded, stage
 from killing import Child
+from torch import nn
 
 from truecue import api
-from truecue.data.loader import Loader
+from truecue.data.loader import Batch, Loader
 from truecue.engine import loop
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, count
@@ -25,13 +26,20 @@ from truecue.engine.learner import SampleState
 from truecue.engine.plan import SGD, Adam, Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError, Diverged, StorageError
-from truecue.methods import LC, DeNetDM, DisEnt, SiH
+from truecue.methods import LC, DeFund, DeNetDM, DisEnt, SiH, SupInfoNCE
 from truecue.methods.erm import ERM
+from truecue.methods.lowrank import LowRank, SelfSupervised
+from truecue.methods.supinfonce import Contrasting
+from truecue.nets.build import build
 from truecue.nets.classifier import load_classifier
 from truecue.testing import small_gratings
 
 WORLD = 2
 PLAN = Plan(epochs=2, batch_size=16, optimizer=SGD(lr=0.1))
+DEFUND = DeFund(strengths=(2.0,)).override(
+    {f"{name}.epochs": 2 for name in ("plan", "pretrain", "probe")}
+    | {"pretrain.batch_size": 50, "pretrain.augment": ["flip"]}
+)
 
 
 def in_two(work: Callable[[Device], Any], folder: Path) -> list[Any]:
@@ -106,8 +114,10 @@ def test_a_sample_that_both_processes_hold_counts_once(tmp_path: Path) -> None:
         DisEnt(plan=PLAN, swap_from=0.5),
         LC(plan=PLAN),
         SiH().override({"plan.epochs": 2, "plan.batch_size": 16}),
+        SupInfoNCE().override({"plan.epochs": 2, "plan.batch_size": 50}),
+        DEFUND,
     ],
-    ids=["erm", "denetdm", "disent", "lc", "sih"],
+    ids=["erm", "denetdm", "disent", "lc", "sih", "supinfonce", "defund"],
 )
 def test_methods_train_and_are_measured_as_by_one_process(method, tmp_path: Path) -> None:
     data = small_gratings()
@@ -131,6 +141,38 @@ def test_methods_train_and_are_measured_as_by_one_process(method, tmp_path: Path
         assert found[split]["cells"]["total"] == counts.total.tolist()
     with pytest.raises(DataError, match="written by 2 processes, and this run has 1"):
         api.train(method, data, out=tmp_path / "run", baseline=False, device=cpu())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: Contrasting(net, nn.Identity(), SupInfoNCE(), bias="tint", guessed=None),
+        lambda net: SelfSupervised(net, "simclr", strength=2.0, tau=0.3, expander=8),
+        lambda net: SelfSupervised(net, "vicreg", strength=0.5, tau=0.3, expander=8),
+        lambda net: LowRank(net, 3.0),
+    ],
+    ids=["contrasting", "simclr", "vicreg", "low rank"],
+)
+def test_losses_of_a_batch_see_the_images_of_both_processes(make, tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    views = torch.randint(0, 256, (2, 20, 3, 4, 4), generator=rng).to(torch.uint8)
+    y, tint = torch.arange(20) % 2, torch.arange(20) % 3 % 2
+
+    def gradients(device: Device):
+        learner = seeded(lambda: make(build("mlp-3", channels=3, size=4, n_classes=2)))
+        for norm in [m for m in learner.modules() if isinstance(m, nn.BatchNorm1d)]:
+            norm.eval()  # each process has batch statistics of its own
+        mine = torch.arange(device.rank, 20, device.world)
+        part = Batch(tuple(views[:, mine]), y[mine], mine, {"tint": tint[mine]})
+        call = device.wrap(learner, turns=False)  # it averages only while it is kept
+        device.backward(call(part).loss)
+        return {k: p.grad for k, p in learner.named_parameters() if p.grad is not None}
+
+    alone = gradients(cpu())
+    first, second = in_two(gradients, tmp_path)
+    assert bits([first, second])
+    assert len(alone) > 4
+    torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_outputs_come_in_the_order_of_the_images(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_unknown_bias_labels_are_in_no_pair():
     part = torch.arange(24) % 4 > 0
     unknown = of._replace(b=torch.where(part, of.b, -1))
     known = Toy(of.z[part], of.y[part], of.b[part])
-    for variant in ("means", "kl"):
+    for variant in VARIANTS:
         a, b = fair(unknown, variant), fair(known, variant)
         torch.testing.assert_close(a.loss, b.loss)
         assert a.moments.n.tolist() == b.moments.n.tolist()
@@ -231,6 +231,18 @@ def test_certain_probabilities_are_labels(variant):
     hard, probable = fair(of, variant), fair(of._replace(b=soft), variant)
     torch.testing.assert_close(hard.loss, probable.loss)
     torch.testing.assert_close(hard.moments, probable.moments)
+
+
+def test_a_set_that_is_less_than_a_pair_is_empty():
+    # 0.3 of the only pair of one class share the bias, so that the means of both sets count as 0
+    of, s = toy([0, 30, 90], [0, 0, 1]), similarities(unit([0, 30, 90]))
+    q = torch.tensor([[0.3, 0.7], [1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    found = fairkl(s, of.y, q, "means", empty="zero")
+    assert found.moments.n[:2].tolist() == pytest.approx([0.6, 1.4])
+    assert found.moments.mean[:2].tolist() == [0, 0]
+    assert float(found.pos) == 0
+    by_anchor = fairkl(s, of.y, q, "means", empty="zero", per_anchor=True)
+    assert float(by_anchor.pos) == 0
 
 
 def test_weighted_moments_equal_a_loop():

@@ -306,6 +306,7 @@ def test_a_frozen_encoder_is_refused() -> None:
         ({"strengths": []}, "strengths"),
         ({"strengths": [-1.0]}, "strengths"),
         ({"strengths": [1.0, 1.0]}, "strengths must differ"),
+        ({"strengths": [0.12345671, 0.12345672]}, "strengths must differ"),  # names of stages
         ({"temperature": 0}, "temperature"),
         ({"cutoff": 1.5}, "cutoff"),
         ({"upweight": 0.5}, "upweight"),

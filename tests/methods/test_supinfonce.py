@@ -12,15 +12,16 @@ from torch.nn import functional as F
 import truecue
 from truecue.data.loader import Batch
 from truecue.data.sets import Attribute, ImageSet, Splits
+from truecue.engine import learner as learners
 from truecue.engine.device import Device
+from truecue.engine.learner import with_others
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError, SupervisionError
 from truecue.losses.contrastive import contrastive, similarities
 from truecue.losses.fairkl import fairkl
-from truecue.methods import supinfonce
 from truecue.methods.base import Uses
-from truecue.methods.supinfonce import Contrasting, SupInfoNCE, with_others
+from truecue.methods.supinfonce import Contrasting, SupInfoNCE
 from truecue.nets.build import build
 from truecue.nets.pretrained import Pretrained
 from truecue.nets.small import Unit
@@ -189,6 +190,22 @@ def test_training_images_without_a_conflicting_one_are_refused_with_the_count() 
         fit(SupInfoNCE(), data)
 
 
+@pytest.mark.parametrize("kind", ["one value", "crossed"])
+def test_training_images_without_pairs_to_compare_are_refused(kind: str) -> None:
+    y = small_gratings().train.y
+    data = with_tints(torch.zeros_like(y) if kind == "one value" else 1 - y)
+    with pytest.raises(DataError, match="each class comes with one 'tint' only"):
+        fit(SupInfoNCE(), data)
+    fit(SupInfoNCE(lambda_fairkl=0), data)
+
+
+def test_bias_labels_none_of_which_is_known_are_refused_with_a_way_out() -> None:
+    data = with_tints(torch.full((256,), -1))
+    with pytest.raises(SupervisionError, match=r"0 of 256 .* set bias_from = 'biased_model'"):
+        fit(SupInfoNCE(), data)
+    fit(SupInfoNCE(lambda_fairkl=0), data)
+
+
 def test_a_batch_without_conflicting_images_is_skipped_and_shown(tmp_path) -> None:
     y = small_gratings().train.y
     values = y.clone()
@@ -323,7 +340,7 @@ def test_rows_of_other_processes_carry_no_gradient(monkeypatch) -> None:
             return torch.tensor([3, len(mine), 1])
         return torch.cat([before, rows, after])
 
-    monkeypatch.setattr(supinfonce, "gather_rows", gathered)
+    monkeypatch.setattr(learners, "gather_rows", gathered)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
     found = with_others(mine)
     torch.testing.assert_close(found, torch.cat([before, mine, after]))

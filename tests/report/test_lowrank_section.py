@@ -79,6 +79,7 @@ def test_part_of_the_labels(tmp_path: Path) -> None:
     report = trained(tmp_path, variant="semi", labelled=0.25, strengths=[2.0])
     found = report["lowrank"]
     assert found["labelled"] == sum(map(sum, found["histogram"].values())) == 64
+    assert found["table"][0]["name"] == "plain: last layer alone, nothing drawn more often"
     assert report["labels_used"]["training"] == "class labels of 25 % of the training images"
     page = (tmp_path / "report.html").read_text()
     assert "answered for 64 training images whose labels are used (of 256)" in page

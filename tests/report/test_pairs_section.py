@@ -8,7 +8,7 @@ import pytest
 import torch
 from report_sample import sample_pictures, sample_report
 
-from truecue.audit.pairs import BINS, pair_history, pair_numbers
+from truecue.audit.pairs import BINS, pair_history, pair_numbers, skipped_shares
 from truecue.data.sets import Attribute, ImageSet
 from truecue.engine.device import Device
 from truecue.engine.run import Pairs
@@ -75,6 +75,13 @@ def test_means_of_training_are_those_of_batches_that_have_pairs():
     assert [row["means"]["PA"] for row in history] == [0.5, 0.5]
     assert [row["epoch"] for row in history] == [0.25, 1.0]
     assert len(pair_history([log_row(k / 100, 1.0) for k in range(1000)])) <= 400
+
+
+def test_skipped_batches_are_counted_in_all_rows_not_in_those_that_are_drawn():
+    rows = [log_row((k + 1) / 100, float(k % 3 > 0)) for k in range(1000)]
+    assert {row["skipped"]["pos"] for row in pair_history(rows)} == {1}  # every third row is kept
+    assert skipped_shares(rows) == {"pos": pytest.approx(0.334), "neg": 0}
+    assert skipped_shares([{"loss": 1.0}]) is None
 
 
 def test_without_bias_labels_guesses_stand_for_them_or_nothing_is_shown():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, get_args
 
 import torch
@@ -95,6 +96,7 @@ def pair_numbers(
             "y": test.y[dots].tolist(), "bias": values[dots].tolist(),
         },
         "history": pair_history(rows),
+        "skipped": skipped_shares(rows),
     }  # fmt: skip
 
 
@@ -119,6 +121,27 @@ def pair_history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "skipped": {"pos": row["skipped_pos"], "neg": row["skipped_neg"]},
         })  # fmt: skip
     return found[:: -(-len(found) // ROWS) or 1]
+
+
+def skipped_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Share of all batches in which the part of positives, and of negatives, was skipped.
+
+    Args:
+        rows: of a run's log; those without such entries are passed over.
+
+    Returns:
+        None where there was no FairKL.
+    """
+    seen = [row for row in rows if "skipped_pos" in row]
+    if not seen:
+        return None
+    ends = [0.0, *(row["at"] for row in seen)]
+    batches = [after - before for before, after in pairwise(ends)]  # in epochs, which cancel
+    return {
+        part: sum(n * row[f"skipped_{part}"] for n, row in zip(batches, seen, strict=True))
+        / ends[-1]
+        for part in ("pos", "neg")
+    }
 
 
 def _some(n: int, most: int) -> Tensor:

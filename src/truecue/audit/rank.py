@@ -133,7 +133,8 @@ def compare_ranks(
 
     Raises:
         ConfigError: there is no model, or n is below 2.
-        DataError: a split is not there or holds too few images, or a model takes other images.
+        DataError: a split is not there or holds too few images, a model takes other images, or its
+            features are not finite.
     """
     if not subjects:
         raise ConfigError("there is no model to look at")
@@ -178,6 +179,12 @@ def _ranked(
     rng = torch.Generator().manual_seed(derive(seed, "rank", len(part)))
     some = torch.randperm(len(part), generator=rng)[:n].sort().values
     z = apply(net.features, part.select(some), device).double()
+    if not bool(z.isfinite().all()):
+        bad = int((~z.isfinite()).any(1).sum())
+        raise DataError(
+            f"the features of {name} hold numbers that are not finite, for {bad:,} of {n:,} images:"
+            " its weights are broken; train it again or leave it out"
+        )
     sizes = spectrum(z, center=center)
     alive = (z != z[0]).any(0)
     right = _accuracies(net, data, device)

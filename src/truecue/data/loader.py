@@ -147,10 +147,11 @@ class Loader:
         draws = torch.rand(n, generator=rng, dtype=torch.float64) * edges[-1]
         return torch.searchsorted(edges, draws, right=True).clamp_(max=n - 1)
 
-    def _with_marked(self, ids: Tensor, step: int, marked: Tensor, least: int) -> Tensor:
+    def _with_marked(
+        self, ids: Tensor, step: int, marked: Tensor, places: Tensor, least: int
+    ) -> Tensor:
         """The same batch with `least` marked images; no look at how many it has already."""
         rng = torch.Generator().manual_seed(derive(*self._key, "at least", step))
-        places = marked.nonzero()[:, 0]
         drawn = places[torch.randint(len(places), (least,), generator=rng).to(places.device)]
         there = marked[ids]
         missing = (least - there.sum()).clamp(min=0)
@@ -211,12 +212,15 @@ def _free_bytes(device: torch.device) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _check_marked(marked: Tensor, least: int, n: int, device: torch.device) -> tuple[Tensor, int]:
+def _check_marked(
+    marked: Tensor, least: int, n: int, device: torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """The marks, where they are, and how many a batch has; positions would halt a GPU each step."""
     if marked.shape != (n,) or marked.dtype != torch.bool:
         raise ValueError(f"marked images must be bool [{n}]; got {marked.dtype}, {marked.shape}")
     if least < 1 or not bool(marked.any()):
         raise ValueError(f"at least {least} of {int(marked.sum())} marked images cannot be drawn")
-    return marked.to(device), least
+    return marked.to(device), marked.nonzero()[:, 0].to(device), least
 
 
 def _check_weights(weights: Tensor, n: int) -> Tensor:

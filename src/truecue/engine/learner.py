@@ -125,8 +125,27 @@ def gather_rows(rows: Tensor) -> Tensor:
 
     Processes may hold different numbers of rows.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if processes() == 1:
         return rows
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, rows.cpu())
     return torch.cat(parts).to(rows.device)
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def with_others(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of the processes; gradients reach one's own alone.
+
+    A loss of all rows is the same in every process, and each has its share of the gradient. The
+    mean of these, which is what training takes, is too small by the number of `processes`.
+    """
+    everyone = gather_rows(rows.detach())
+    if len(everyone) == len(rows):
+        return rows
+    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
+    start = sum(counts[: dist.get_rank()])
+    return torch.cat([everyone[:start], rows, everyone[start + len(rows) :]])

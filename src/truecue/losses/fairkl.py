@@ -207,7 +207,8 @@ def weighted_moments(s: Tensor, weights: Tensor) -> Moments:
     rows, values = weights.flatten(1), s.flatten()
     n = rows.sum(1)
     with torch.autocast(s.device.type, enabled=False):
-        mean = (rows @ values) / n.clamp(min=1)
+        # weights that add up to less than a pair are an empty set
+        mean = torch.where(n >= 2, (rows @ values) / n.clamp(min=1), 0)
         # no gradient goes through this mean: there a sum of squares does not change with it
         pairs = zip(rows, mean.detach(), strict=True)
         squares = torch.stack([w @ (values - m).square() for w, m in pairs])
@@ -319,8 +320,8 @@ def _gaussian_kl(gap: Tensor, var_p: Tensor, var_q: Tensor) -> Tensor:
 def _by_anchor(s: Tensor, weights: Tensor, empty: Empty) -> tuple[Tensor, Tensor, Tensor]:
     """Squared differences of means, anchor by anchor: both parts, and which were skipped."""
     n = weights.sum(2)
-    means = (weights * s).sum(2) / n.clamp(min=1)
     there = n >= 1
+    means = torch.where(there, (weights * s).sum(2) / n.clamp(min=1), 0)
     values, skipped = [], []
     for a, c in ((0, 1), (2, 3)):
         both = there[a] & there[c] if empty == "skip" else there[a] | there[c]
@@ -332,14 +333,16 @@ def _by_anchor(s: Tensor, weights: Tensor, empty: Empty) -> tuple[Tensor, Tensor
 
 def _official(s: Tensor, y: Tensor, bias: Tensor, kappa: float) -> tuple[Tensor, Tensor]:
     """Both parts as in github EIDOSLAB/unbiased-contrastive-learning, commit 25b3981."""
-    same_y, same_b = y[:, None] == y, bias[:, None] == bias
+    same_y, same_b, known = y[:, None] == y, bias[:, None] == bias, bias >= 0
+    pairs = known[:, None] & known
     masks = same_y & same_b, same_y & ~same_b, ~same_y & same_b, ~same_y & ~same_b
-    k = s.numel()
+    k = pairs.sum()
     means, stds = [], []
-    for mask in masks:
+    for mask in (mask & pairs for mask in masks):
         values = s * mask
         means.append(values.sum() / mask.sum().clamp(min=1))
-        var = ((values - values.mean()) ** 2).sum() / max(k - 1, 1)
+        off = (values - values.sum() / k.clamp(min=1)) * pairs
+        var = off.square().sum() / (k - 1).clamp(min=1)
         positive = var > 0  # the slope of a root at 0 is not a number
         stds.append(torch.where(positive, torch.where(positive, var, 1.0).sqrt(), 0.0))
     pa, pc, na, nc = means

@@ -110,8 +110,8 @@ class DeFund(Method):
         for name in ("pretrain", "probe"):
             if getattr(self, name).select != "last":
                 raise ValueError(f"{name}.select must be 'last'; only plan.select can be another")
-        if len(set(self.strengths or ())) < len(self.strengths or ()):
-            raise ValueError("strengths must differ from each other")
+        if len({f"{k:g}" for k in self.strengths or ()}) < len(self.strengths or ()):
+            raise ValueError("strengths must differ from each other, in six digits")
         return self
 
     def labels_used(self) -> dict[str, str]:
@@ -222,7 +222,7 @@ class DeFund(Method):
             f"probe-{strength:g}", lambda: Probe(_fresh(encoder, train, run)), seen, plan
         ).net  # fmt: skip
         logits = run.apply(lambda z: net.head(z.flatten(1)), seen)
-        kept = features if strength == 0 else features[:0]
+        kept = features if strength == 0 else features[:0].clone()  # a view would hold them all
         sizes = spectrum(features[_measured(train, run)])
         return Biased(net, kept, sizes, *bias_scores(logits, seen.y))
 
@@ -233,7 +233,7 @@ class DeFund(Method):
         ).net  # fmt: skip
         scores = bias_scores(run.apply(net, train), train.y)
         z = run.apply(net.features, train.select(_measured(train, run)))
-        return Biased(net, z[:0], spectrum(z), *scores)
+        return Biased(net, z[:0].clone(), spectrum(z), *scores)
 
     def _labelled(self, train: ImageSet, seed: int) -> Tensor:
         """Positions of the images whose labels are used, in order."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from truecue.data.loader import Batch
-from truecue.engine.learner import Learner, Predict, Step, freeze
+from truecue.engine.learner import Learner, Predict, Step, freeze, processes, with_others
 from truecue.losses.classification import ce
 from truecue.losses.rank import rank_penalty
 from truecue.losses.selfsup import nt_xent, simsiam, vicreg
@@ -50,18 +50,21 @@ class SelfSupervised(Learner):
             self.projector = vicreg_expander(d, expander)
 
     def forward(self, batch: Batch) -> Step:
-        """`loss - strength * penalty`; both views go through the encoder in one pass."""
+        """`loss - strength * penalty`; both views go through the encoder in one pass.
+
+        Loss and penalty are of the images of all processes.
+        """
         features = self.net.features(torch.cat(batch.views))
         projected = self.projector(features)
-        z1, z2 = projected.chunk(2)
+        z1, z2 = map(with_others, projected.chunk(2))
         if self.loss == "simclr":
             loss = nt_xent(z1, z2, self.tau).mean()
         elif self.loss == "simsiam":
-            q1, q2 = self.predictor(projected).chunk(2)
+            q1, q2 = map(with_others, self.predictor(projected).chunk(2))
             loss = simsiam(q1, q2, z1, z2).mean()
         else:
             loss = vicreg(z1, z2)
-        return _regularised(loss, features, self.strength)
+        return _regularised(processes() * loss, loss, features, self.strength)
 
     def branches(self) -> dict[str, Predict]:
         """None: there is no classifier yet."""
@@ -79,14 +82,15 @@ class LowRank(Learner):
         """`mean cross-entropy - strength * penalty`."""
         features = self.net.features(batch.x)
         loss = ce(self.net.head(features), batch.y).mean()
-        return _regularised(loss, features, self.strength)
+        return _regularised(loss, loss, features, self.strength)
 
 
-def _regularised(loss: Tensor, features: Tensor, strength: float) -> Step:
+def _regularised(loss: Tensor, task: Tensor, features: Tensor, strength: float) -> Step:
+    """`loss` less the penalty of the rows of all processes; `task` is what the log calls it."""
     with torch.set_grad_enabled(strength > 0 and torch.is_grad_enabled()):
-        penalty = rank_penalty(features)
-    logs = {"task": loss.detach(), "rank_penalty": penalty.detach()}
-    return Step(loss - strength * penalty, logs)
+        penalty = rank_penalty(with_others(features))
+    logs = {"task": task.detach(), "rank_penalty": penalty.detach()}
+    return Step(loss - processes() * strength * penalty, logs)
 
 
 class Probe(Learner):

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from truecue.data.loader import Batch
 from truecue.data.sets import ImageSet, Splits
+from truecue.engine.evaluate import count
 from truecue.engine.judge import aligned_mask
-from truecue.engine.learner import Learner, Step, gather_rows
+from truecue.engine.learner import Learner, Step, gather_rows, processes, with_others
 from truecue.engine.plan import Adam, Plan, Steps
 from truecue.engine.run import Run
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError, DataError, SupervisionError
 from truecue.losses.classification import ce, gce
 from truecue.losses.contrastive import Form, contrastive, similarities
 from truecue.losses.fairkl import SETS, Empty, Fairness, Variant, fairkl
@@ -94,8 +95,7 @@ class Contrasting(Learner):
             loss = loss + of.lambda_fairkl * fair.loss
             logs |= pair_logs(fair)
         # every process has the whole loss and its own share of the gradient, and means are taken
-        processes = len(gather_rows(batch.y.new_zeros(1)))
-        return Step(processes * loss + ce_head, {k: v.detach() for k, v in logs.items()})
+        return Step(processes() * loss + ce_head, {k: v.detach() for k, v in logs.items()})
 
     def _bias(self, batch: Batch) -> Tensor | None:
         if self.guessed is not None:
@@ -285,18 +285,34 @@ class SupInfoNCE(Method):
         """Which training images conflict [n]: their bias is not one that goes with their class.
 
         Raises:
-            DataError: there is none, so that both parts of FairKL lack pairs in every batch.
+            SupervisionError: the bias of no image is known.
+            DataError: there is none, or both parts of FairKL would lack pairs in every batch.
         """
         train, bias = data.train, str(data.bias)
         mask, values = aligned_mask(data), train.attributes[bias].values
         assert mask is not None
         known = values >= 0
+        if not bool(known.any()):
+            raise SupervisionError(
+                f"the '{bias}' of 0 of {len(known):,} training images is known; label some, or set"
+                f" {self.instead}"
+            )
         conflicting = known & ~mask[train.y, values.clamp(min=0)]
         if not bool(conflicting.any()):
             raise DataError(
                 f"0 of the {int(known.sum()):,} training images whose '{bias}' is known are"
                 " conflicting: class and bias cannot be told apart by any of them. Add images whose"
                 f" '{bias}' is unusual for their class"
+            )
+        there = count(train.y, train, bias).total > 0
+        values_there, of_class, of_value = there.any(0).sum(), there.sum(1), there.sum(0)
+        comparable = bool((of_class > 1).any()) or bool((of_value > 1).any() and values_there > 1)
+        if self.regularised and not comparable:
+            raise DataError(
+                f"FairKL compares pairs that share their '{bias}' with pairs that do not, among"
+                " images of one class or of different ones. In the training images each class comes"
+                f" with one '{bias}' only, so that neither can be done. Add images of a class with"
+                f" another '{bias}'"
             )
         unknown = len(known) - int(known.sum())
         if unknown:
@@ -335,13 +351,3 @@ def pair_logs(fair: Fairness) -> dict[str, Tensor]:
         logs[f"there_{name}"] = (fair.moments.n[k] >= 2).float()
         logs[f"mean_{name}"] = fair.moments.mean[k] * logs[f"there_{name}"]
     return logs
-
-
-def with_others(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of the processes; gradients reach one's own alone."""
-    everyone = gather_rows(rows.detach())
-    if len(everyone) == len(rows):
-        return rows
-    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
-    start = sum(counts[: torch.distributed.get_rank()])
-    return torch.cat([everyone[:start], rows, everyone[start + len(rows) :]])

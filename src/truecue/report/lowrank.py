@@ -25,7 +25,7 @@ BINS = 20
 SHEET = 32
 """Images with the highest scores that are shown."""
 POINTS = 100
-"""Points of a precision-recall curve, and of a spectrum, that are kept at most."""
+"""Points of a precision-recall curve that are kept at most."""
 
 
 def lowrank_part(
@@ -148,8 +148,9 @@ def _table(
     """Test accuracies of the plain classifier, with errors of each kind drawn more often."""
     run, strengths = fitted.run, ", ".join(f"{k:g}" for k in method.lambdas())
     labels = method.labels_used()["training"]
+    alone = "last layer alone, " if method.variant == "semi" else ""  # the others are fine-tuned
     nets = {
-        "plain": ("plain: nothing drawn more often", labels),
+        "plain": (f"plain: {alone}nothing drawn more often", labels),
         "errors-0": ("errors of strength 0 drawn more often", labels),
         "biased-0": ("plain: nothing drawn more often", labels),
         "debiased": (f"errors of strength {strengths} drawn more often", labels),

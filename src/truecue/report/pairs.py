@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report.figures import Line, Panel
@@ -55,7 +54,7 @@ def section(report: Mapping[str, Any]) -> dict[str, Any] | None:
         "models": list(models),
         "means": _means(models, bias),
         "penalties": _penalties(models),
-        "skipped": _skipped(history),
+        "skipped": _skipped(found.get("skipped")),
     }
 
 
@@ -197,14 +196,6 @@ def _penalties(models: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
-def _skipped(history: Sequence[Mapping[str, Any]]) -> tuple[str, str] | None:
+def _skipped(shares: Mapping[str, float] | None) -> tuple[str, str] | None:
     """Share of batches in which the part of positives, and of negatives, was skipped."""
-    if not history:
-        return None
-    ends = [0.0, *(row["epoch"] for row in history)]
-    batches = [after - before for before, after in pairwise(ends)]  # in epochs, which cancel
-    shares = [
-        sum(n * row["skipped"][part] for n, row in zip(batches, history, strict=True)) / ends[-1]
-        for part in ("pos", "neg")
-    ]
-    return percent(shares[0]), percent(shares[1])
+    return (percent(shares["pos"]), percent(shares["neg"])) if shares else None
