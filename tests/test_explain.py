@@ -80,6 +80,7 @@ def test_everything_is_written_and_the_model_left_alone(tmp_path: Path) -> None:
     assert kept.spec["extra"]["signal_classifier"] == "untrained"
 
 
+@pytest.mark.slow
 def test_cut_off_it_goes_on_and_finished_it_is_read_back(tmp_path: Path) -> None:
     net, data = model(), small_gratings()
     whole = Cut()
@@ -98,6 +99,7 @@ def test_cut_off_it_goes_on_and_finished_it_is_read_back(tmp_path: Path) -> None
     assert same(shown.vae, wanted.vae), "other pictures of the same training"
 
 
+@pytest.mark.slow
 def test_another_model_or_seed_is_another_training(tmp_path: Path) -> None:
     net, data = model(), small_gratings()
     truecue.show_bias(net, data, out=tmp_path, settings=SHORT, device=CPU)
@@ -146,6 +148,7 @@ def test_grey_images_of_two_classes(tmp_path: Path) -> None:
     assert (tmp_path / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_resize_is_said() -> None:
     shown = truecue.show_bias(model(), small_gratings(), settings=SHORT.override(
         {"plan.epochs": 1}), arch="vae-conv64", device=CPU)  # fmt: skip

@@ -43,6 +43,7 @@ def mean(name: str, key: str, epochs: int = 25) -> float:
     return sum(digits(seed, epochs)[name][key] for seed in SEEDS) / len(SEEDS)
 
 
+@pytest.mark.slow
 def test_denetdm_beats_plain_training_where_colours_mislead() -> None:
     found = digits(0, 15)  # measured: 0.07, 0.29, 0.05, 0.28
     assert found["denetdm"]["conflicting"] > found["erm"]["conflicting"] + 0.1

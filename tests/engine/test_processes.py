@@ -110,12 +110,16 @@ def test_a_sample_that_both_processes_hold_counts_once(tmp_path: Path) -> None:
     "method",
     [
         ERM(plan=Plan(epochs=2, batch_size=50, average=0.9)),  # batch statistics; uneven last batch
-        DeNetDM(plan=PLAN, experts=PLAN),
-        DisEnt(plan=PLAN, swap_from=0.5),
-        LC(plan=PLAN),
-        SiH().override({"plan.epochs": 2, "plan.batch_size": 16}),
-        SupInfoNCE().override({"plan.epochs": 2, "plan.batch_size": 50}),
-        DEFUND,
+        pytest.param(DeNetDM(plan=PLAN, experts=PLAN), marks=pytest.mark.slow),
+        pytest.param(DisEnt(plan=PLAN, swap_from=0.5), marks=pytest.mark.slow),
+        pytest.param(LC(plan=PLAN), marks=pytest.mark.slow),
+        pytest.param(
+            SiH().override({"plan.epochs": 2, "plan.batch_size": 16}), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            SupInfoNCE().override({"plan.epochs": 2, "plan.batch_size": 50}), marks=pytest.mark.slow
+        ),
+        pytest.param(DEFUND, marks=pytest.mark.slow),
     ],
     ids=["erm", "denetdm", "disent", "lc", "sih", "supinfonce", "defund"],
 )

@@ -244,6 +244,7 @@ def test_supervised_variant_needs_no_pretraining() -> None:
     assert list(made.told["spectra"]["strengths"]) == [0, 10]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["semi", "supervised"])
 def test_other_variants_pass_the_checks(variant: str, tmp_path: Path) -> None:
     method = DeFund(variant=variant, labelled=0.5)  # type: ignore[arg-type]

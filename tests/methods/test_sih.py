@@ -444,6 +444,7 @@ def test_settings_out_of_range(settings, words: str) -> None:
         SiH(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

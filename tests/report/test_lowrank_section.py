@@ -102,6 +102,7 @@ def test_other_methods_have_no_section() -> None:
     assert lowrank_view({"models": {}}) is None
 
 
+@pytest.mark.slow
 def test_going_on_gives_the_same_section(tmp_path: Path) -> None:
     one = trained(tmp_path, strengths=[2.0])
     (tmp_path / "report.json").unlink()
