@@ -106,6 +106,10 @@ def test_a_sample_that_both_processes_hold_counts_once(tmp_path: Path) -> None:
     assert (first["out"].tolist(), second["out"].tolist()) == ([1.0, 3.0], [3.0, 5.0, 6.0])
 
 
+SMALL_SIH = SiH().override({"plan.epochs": 2, "plan.batch_size": 16})
+SMALL_PAIRS = SupInfoNCE().override({"plan.epochs": 2, "plan.batch_size": 50})
+
+
 @pytest.mark.parametrize(
     "method",
     [
