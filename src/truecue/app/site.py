@@ -57,7 +57,8 @@ class Site:
         """A page."""
         read = request.query_params.get("read", "")
         text = self.templates.get_template(f"{template}.html.j2").render(
-            source=self.source, path=request.scope["path"], token=self.gate.token(request.state.session),
+            source=self.source, path=request.scope["path"],
+            token=self.gate.token(request.state.session),
             me=self.name(request), tag=self.source.tag, locked=self.gate.password is not None,
             query=request.url.query, read=int(read) if _COUNT.fullmatch(read) else None, **values,
         )  # fmt: skip

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
-from truecue.app.same import check_images
 from truecue.audit.audit import Audit, Feature
 from truecue.audit.measure import measure_gaps
 from truecue.audit.reviews import Reviews
@@ -63,7 +62,7 @@ class Source:
     def __init__(
         self, audit: Audit, data: Splits, *, others: Sequence[Audit] = (), robust: bool = False
     ):
-        check_images(audit, data)
+        audit.check(data)
         self.audit, self.data, self.robust = audit, data, robust
         self.others = tuple(others)
         for other in others:
@@ -223,7 +222,23 @@ class Source:
 
     @lru_cache(2)  # noqa: B019
     def _gaps(self, _stamp: int) -> dict[str, Any]:
+        # whoever wrote the file, such as `truecue audit`, has written rankings as well
+        self.audit = self._again()
         return self.audit.gaps()
+
+    def _again(self) -> Audit:
+        """The audit, read anew.
+
+        Raises:
+            DataError: it was made again from something else.
+        """
+        audit = Audit(self.audit.folder)
+        if any(audit.facts[key] != self.audit.facts[key] for key in _SAME):
+            raise DataError(
+                f"{audit.folder} holds another audit than when the app was started; stop the app"
+                " and start it again"
+            )
+        return audit
 
     def by_verdicts(self, split: str) -> dict[str, Any] | None:
         """Gaps by the verdicts; None where nothing was judged spurious when they were measured."""
@@ -250,7 +265,7 @@ class Source:
             path = self.audit.folder / "gaps.json"
             if path.is_file():
                 before = {k: v for k, v in self.audit.gaps().items() if k in _MEASURED}
-            fresh = Audit(self.audit.folder)
+            fresh = self._again()
             measure_gaps(fresh, **before)
             self.audit = fresh
 
@@ -301,6 +316,7 @@ class Source:
 
 
 _ABOUT = ("group", "definition", "link")
+_SAME = ("splits", "encoder", "model", "table")
 _MEASURED = ("k", "stats_from", "seed")
 
 
