@@ -117,7 +117,7 @@ def _cues(
     audit: Audit, data: Splits, core: Collection[str], nuisance: Mapping[str, Box],
     files: Path | None, seed: int, device: Device, *, quiet: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """Ask about cues, or read what was found; strengths go to cues.safetensors."""
+    """Ask about cues, or read what was found."""
     asked = {
         "version": _VERSION,
         "model": audit.facts["model"]["digest"],

@@ -297,6 +297,10 @@ def test_repairs_are_shown_where_there_are_some(
         ("before", 0.3), ("low <b>", 0.05)
     ]  # fmt: skip
     assert page["rows"][1]["change"] == {"value": -0.25, "low": -0.3, "high": -0.2}
+    of = source.audit.facts["model"]["digest"]
+    for model, there in (("another", False), (of, True)):
+        (folder / "repair.json").write_text(json.dumps(told | {"model": model}))
+        assert ada.json("/repair.json")["there"] == there
     text = ada.get("/repair?split=val").text
     assert "low &lt;b&gt;" in text
     assert "no epoch was chosen by" in text

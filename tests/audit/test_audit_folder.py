@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,25 @@ def test_it_goes_on_and_refuses_other_settings(
         again.gaps()
     with pytest.raises(DataError, match="no feature has been judged"):
         again.ranking("test")
+
+
+def test_answers_are_about_classes_by_their_names(folder: Path, data: Splits, net: Classifier):
+    place = folder / "renamed"
+    audit = make_audit(place, data, net, device=CPU)
+    f = audit.features(0)[0].feature
+    audit.verdicts().add(Judgement(0, f, "ann", "background"))
+    assert audit.verdicts().aggregate().spurious() == {0: {f}}
+    (place / "cues.json").write_text('{"kind": "cues"}')
+    names = tuple(f"other {c}" for c in range(len(data.train.classes)))
+    parts = {name: replace(part, classes=names) for name, part in data.parts().items()}
+    other = replace(data, **parts)
+    again = make_audit(place, other, net, device=CPU, fresh=True)
+    assert again.facts["encoder"]["digest"] == audit.facts["encoder"]["digest"]
+    assert again.verdicts().aggregate().spurious() == {}  # "feature 3 of class 0" is another thing
+    assert len(again.verdicts().all()) == 1  # and nothing is lost
+    assert not (place / "cues.json").exists()  # it was about the other audit
+    back = make_audit(place, data, net, device=CPU, fresh=True)
+    assert back.verdicts().aggregate().spurious() == {0: {f}}
 
 
 def test_what_cannot_be_audited(folder: Path, data: Splits, net: Classifier):

@@ -186,7 +186,8 @@ class Source:
 
     def undo(self, annotator: str) -> tuple[int, int] | None:
         """Take back the last answer of a person; the pair that it was about."""
-        given = self.given(annotator)
+        known = {(f.class_index, f.feature) for f in self.audit.pairs()}
+        given = {pair: g for pair, g in self.given(annotator).items() if pair in known}
         if not given:
             return None
         pair = max(given, key=lambda p: given[p].submitted)
@@ -195,7 +196,7 @@ class Source:
 
     @property
     def _encoder(self) -> str:
-        return str(self.audit.facts["encoder"]["digest"])
+        return self.audit.subject
 
     def _stamp(self) -> object:
         """Something that changes when the file of answers does."""
@@ -310,9 +311,11 @@ class Source:
         return None
 
     def repair(self) -> dict[str, Any] | None:
-        """What the last repair has written; None where there was none."""
+        """What the last repair of this model has written; None where there was none."""
         path = self.audit.folder / "repair" / "repair.json"
-        return _json(path) if path.is_file() else None
+        told = _json(path) if path.is_file() else None
+        of = self.audit.facts["model"]["digest"]
+        return None if told and told.get("model", of) != of else told
 
 
 _ABOUT = ("group", "definition", "link")

@@ -84,7 +84,7 @@ def make_audit(
         device: where to compute; None: the best there is.
         facts: where the data comes from, see `truecue.train`.
         fresh: make it again where the folder holds an audit with other settings. Verdicts are kept;
-            those about another encoder's features no longer count.
+            those about another encoder's features or about other classes no longer count.
         quiet: show no progress.
 
     Raises:
@@ -183,7 +183,8 @@ class _Maker:
         told["notes"] = self._notes(found, negative=negative)
         told |= {key: facts.get(key) for key in ("data", "command") if key in facts}
         told |= {"versions": _versions(), "device": self.device.describe(), "seed": self.seed}
-        (self.folder / "gaps.json").unlink(missing_ok=True)
+        for of_another in ("gaps.json", "cues.json"):
+            (self.folder / of_another).unlink(missing_ok=True)
         write_text(self.folder / "audit.json", json.dumps(told, indent=1) + "\n")
         return Audit(self.folder)
 

@@ -222,7 +222,7 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
             {
                 "name": c["name"], "verdict": c["verdict"],
                 "why": c["why"][:1].upper() + c["why"][1:],
-                "strip": ends_strip(cues["ends"].get(c["name"]), test, audit),
+                "strip": ends_strip(cues.get("ends", {}).get(c["name"]), test, audit),
             }
             for c in cues["cues"] if c["verdict"] in _LOUD
         ],
