@@ -20,6 +20,7 @@ from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
 from truecue.engine.progress import counter
+from truecue.errors import DataError
 from truecue.metrics.spurious import StatsFrom
 from truecue.nets.classifier import Classifier
 from truecue.report.audit_page import write_audit_page
@@ -106,7 +107,13 @@ def audit(
     gaps = measure_gaps(done, k=k, stats_from=stats_from, seed=seed)
     table = None
     if cues:
-        table = _cues(done, data, core, nuisance or {}, files, seed, device, quiet=quiet)
+        try:
+            table = _cues(done, data, core, nuisance or {}, files, seed, device, quiet=quiet)
+        except DataError as error:
+            raise DataError(
+                f"{error}. Features and gaps are kept in {out}; --no-cues (cues=False) shows them"
+                " without asking about cues"
+            ) from None
     page = write_audit_page(
         done, data, pictures=pictures, robust=robust, device=device, quiet=quiet
     )

@@ -182,6 +182,9 @@ class _Maker:
                          "digest": digest_of(net or eyes, head=True)}  # fmt: skip
         told["notes"] = self._notes(found, negative=negative)
         told |= {key: facts.get(key) for key in ("data", "command") if key in facts}
+        settings = facts.get("settings") or {}
+        place = settings.get("table") or settings.get("root")  # of images of one's own
+        told["place"] = place or facts.get("data")
         told |= {"versions": _versions(), "device": self.device.describe(), "seed": self.seed}
         for of_another in ("gaps.json", "cues.json"):
             (self.folder / of_another).unlink(missing_ok=True)
