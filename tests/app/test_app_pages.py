@@ -265,6 +265,21 @@ def test_annotators_page_counts_people_and_their_agreement(
     assert page["disputed"][0]["agreement"] == pytest.approx(2 / 3)
 
 
+def test_many_annotators_are_a_page_all_the_same(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    from truecue.audit.verdicts import Judgement
+
+    f, g = (found.feature for found in source.audit.features(0)[:2])
+    people = [f"worker {i}" for i in range(20)]
+    source.verdicts.add(*(Judgement(0, f, who, "background") for who in people),
+                        *(Judgement(0, g, who, "main_object") for who in people))  # fmt: skip
+    source.verdicts.add(Judgement(0, g, "worker 7", "background"))
+    page = judge("Ada").json("/agreement.json")
+    assert (len(page["two"]), page["more"]) == (100, 20 * 19 // 2 - 100)
+    assert all("worker 7" in (t["a"], t["b"]) for t in page["two"][:19])
+
+
 def test_repairs_are_shown_where_there_are_some(
     source: Source, judge: Callable[..., Person]
 ) -> None:

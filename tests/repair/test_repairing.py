@@ -348,3 +348,9 @@ def test_the_page_says_when_nothing_could_be_kept(told: dict):
     commands = [step.command for step in next_steps(other)]
     assert f"truecue repair {told['audit']} --replay 100" in commands
     assert "lost 40.0 points" in render(other)
+
+
+def test_commands_name_the_folder_of_the_images(told: dict):
+    mine = told | {"facts": {"data": "photos", "settings": {"root": "/x/my photos", "table": ""}}}
+    commands = [step.command or "" for step in next_steps(mine)]
+    assert any("truecue audit '/x/my photos' --model" in command for command in commands)
