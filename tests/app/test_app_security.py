@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="the app's packages are not installed")
 from app_help import judge_all
 
 from truecue.app import security
-from truecue.app.security import LARGEST, Gate
+from truecue.app.security import FORM, LARGEST, Gate
 from truecue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -290,8 +290,10 @@ def test_odd_numbers_in_addresses_are_no_errors(judge: Callable[..., Person]) ->
 
 def test_requests_have_a_size(judge: Callable[..., Person]) -> None:
     ada = judge("Ada")
-    headers = {"content-length": str(LARGEST + 1)}
-    assert ada.http.post("/undo", headers=headers).status_code == 413
+    for address, most in (("/verdicts", LARGEST), ("/undo", FORM), ("/login", FORM)):
+        headers = {"content-length": str(most + 1)}
+        assert ada.http.post(address, headers=headers).status_code == 413
+    assert ada.post("/undo", reason="x" * (FORM - 1000)).status_code == 303
     assert ada.http.post("/undo", content=iter([b"token=1"])).status_code == 411
     both = {"content-length": "1", "transfer-encoding": "chunked"}
     assert ada.http.post("/undo", content=iter([b"token=1"]), headers=both).status_code == 411

@@ -247,6 +247,7 @@ def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
         ("A2,,0,2,1,backgrnd,3,x", "line 3: there is no answer 'backgrnd'"),
         ("A2,,0,2,1,,3,x", "line 3: there is no answer ''"),
         ("A2,,zero,2,1,background,3,x", "line 3: class, feature, rank and confidence must be"),
+        ("A2,,0,2,99999999999999999999,background,3,x", "line 3: class, feature, rank and"),
         ("A2,,0,2,1,background,9,x", "line 3: confidence is 1 to 5; got 9"),
         (",,0,2,1,background,3,x", "line 3: an answer needs the name"),
         ("A1,,0,1,1,background,3,x", "answers 1 and 2 are both by A1 about class 0, feature 1"),

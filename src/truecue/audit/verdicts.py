@@ -39,6 +39,7 @@ COLUMNS = (
 """Columns of the published file of answers, in its order."""
 
 _ANSWERS: tuple[Answer, ...] = get_args(Answer)
+_RANKS = range(1, 2**31)
 _SHORT: dict[str, Answer] = {"main": "main_object", "separate": "separate_object"}
 _TABLES = """
 CREATE TABLE answers (
@@ -289,6 +290,8 @@ class Verdicts:
                 class_name=_as_written(row.get("Input.wordnet_id") or ""),
                 rank=int(rank) if rank else None,
             )
+            if judgement.rank is not None and judgement.rank not in _RANKS:
+                raise ValueError
             self._check(judgement)
         except DataError as error:
             raise DataError(f"{where}: {error}; nothing was read") from None
