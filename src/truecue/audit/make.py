@@ -19,7 +19,7 @@ from truecue.atomic import atomic, write_text
 from truecue.audit.audit import FORMAT, Audit
 from truecue.audit.features import encode, predict
 from truecue.audit.head import EPOCHS, fit_head
-from truecue.config import Config
+from truecue.config import Config, read_toml
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import check_fits
@@ -104,7 +104,7 @@ def make_audit(
         _check_card(network)
     if net is not None:
         check_fits(net, data.train)
-    parts = data.parts()
+    images = {name: digest_of_set(part) for name, part in data.parts().items()}
     asked = {
         "data": (facts or {}).get("data"),
         "data_settings": (facts or {}).get("settings"),
@@ -113,11 +113,12 @@ def make_audit(
         "model": net and digest_of(net, head=True),
         # a head that will not be used is drawn anew each time that weights are loaded
         "encoder": encoder and digest_of(encoder, head=maker.knows_classes(encoder)),
-        "images": {name: digest_of_set(part) for name, part in parts.items()},
+        "images": images,
         "cues": cues is not None,
         "precision": device.precision,
     }
     if fresh:
+        _set_aside(folder, images)
         (folder / "audit.json").unlink(missing_ok=True)
     claim(folder, asked, {"versions": _versions()}, fresh=fresh)
     if (folder / "audit.json").is_file():
@@ -284,6 +285,18 @@ class _Maker:
                         " there; look at the rank correlation instead"
                     )
         return notes
+
+
+def _set_aside(folder: Path, images: dict[str, str]) -> None:
+    """Put answers about labels of other images into a file of their own: they go by position."""
+    path = folder / "run.toml"
+    before = read_toml(path).get("asked", {}).get("images") if path.is_file() else None
+    if not before or before == images:
+        return
+    for end in ("", "-wal", "-shm"):
+        old = folder / f"labels.sqlite{end}"
+        if old.is_file():
+            old.replace(folder / f"labels-{before['test'][:8]}.sqlite{end}")
 
 
 def _check_card(net: Classifier | None) -> None:
