@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from truecue.auditing import audit
 from truecue.data.sets import Splits
 from truecue.data.suites.digits import Digits
 from truecue.engine.device import Device
+from truecue.errors import DataError
 from truecue.methods.erm import ERM
 from truecue.nets.classifier import Classifier
 
@@ -64,3 +67,12 @@ def test_without_cues_the_page_has_no_table_of_them(trained, tmp_path: Path) -> 
     assert done.cues is None
     assert "Cues that should not matter" not in done.page.read_text()
     assert "Candidates wait for a person" in done.page.read_text()
+
+
+def test_too_few_images_for_cues_say_how_to_go_on(trained, tmp_path: Path) -> None:
+    net, data = trained
+    few = torch.cat([(data.test.y == c).nonzero().squeeze(1)[:5] for c in range(10)])
+    small = replace(data, test=data.test.select(few))
+    with pytest.raises(DataError, match=r"two classes or more have 10 images.*--no-cues"):
+        audit(tmp_path / "a", small, net, pictures=0, device=CPU)
+    assert audit(tmp_path / "a", small, net, pictures=0, cues=False, device=CPU).page.is_file()

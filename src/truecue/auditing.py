@@ -21,6 +21,7 @@ from truecue.audit.regions import Box
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.progress import counter
+from truecue.errors import DataError
 from truecue.metrics.spurious import StatsFrom
 from truecue.nets.classifier import Classifier
 from truecue.report.audit_page import write_audit_page
@@ -113,7 +114,13 @@ def audit(
     gaps = measure_gaps(done, k=k, stats_from=stats_from, seed=seed)
     table = None
     if cues:
-        table = _cues(done, data, core, nuisance or {}, files, seed, device, quiet=quiet)
+        try:
+            table = _cues(done, data, core, nuisance or {}, files, seed, device, quiet=quiet)
+        except DataError as error:
+            raise DataError(
+                f"{error}. Features and gaps are kept in {out}; --no-cues (cues=False) shows them"
+                " without asking about cues"
+            ) from None
     page = write_audit_page(
         done, data, pictures=pictures, robust=robust, device=device, quiet=quiet
     )
@@ -124,7 +131,7 @@ def _cues(
     audit: Audit, data: Splits, core: Collection[str], nuisance: Mapping[str, Box],
     files: Path | None, seed: int, device: Device, *, quiet: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """Ask about cues, or read what was found; strengths go to cues.safetensors."""
+    """Ask about cues, or read what was found."""
     asked = {
         "version": _VERSION,
         "model": audit.facts["model"]["digest"],

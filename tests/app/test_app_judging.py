@@ -74,7 +74,7 @@ def test_an_answer_is_stored_with_everything_that_was_shown(
     assert (stored.class_index, stored.feature, stored.annotator) == (c, f, "Ada")
     assert (stored.answer, stored.confidence, stored.reason) == ("separate_object", 4, "a mark")
     assert (stored.class_name, stored.rank) == (source.classes[c], found.rank)
-    assert stored.encoder == source.audit.facts["encoder"]["digest"]
+    assert stored.encoder == source.audit.subject
     assert stored.group_rule == source.audit.facts["table"][c]["rule"]
     assert stored.images == (*shown.top, *shown.least)
     assert stored.started == 5.0
@@ -231,3 +231,16 @@ def test_answers_about_another_encoder_are_not_mistaken_for_this_one_s(
     source.verdicts.add(Judgement(0, f, "Ada", "background", 3, "x", encoder="another"))
     assert judging.progress(source, "Ada").answered == 0
     assert judge("Ada").json(f"/class/0/feature/{f}.json")["votes"] == []
+
+
+def test_undo_leaves_answers_about_features_that_are_gone(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    from truecue.audit.verdicts import Judgement, Verdicts
+
+    ada, f = judge("Ada"), source.audit.features(0)[0].feature
+    ada.answer(0, f)
+    anything = Verdicts(source.verdicts.path, None, source.audit.subject)
+    anything.add(Judgement(0, 98765, "Ada", "background"))  # of a longer list of features
+    assert ada.post("/undo").headers["location"] == f"/judge/0/{f}"
+    assert [j.feature for j in source.verdicts.all()] == [98765]

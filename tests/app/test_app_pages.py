@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from app_help import NASTY, judge_all
@@ -16,7 +18,11 @@ from truecue.metrics.agreement import agreement
 
 pytest.importorskip("fastapi", reason="the app's packages are not installed")
 
+from truecue.app.pictures import core_features
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from app_help import Person
 
     from truecue.app.source import Source
@@ -259,6 +265,21 @@ def test_annotators_page_counts_people_and_their_agreement(
     assert page["disputed"][0]["agreement"] == pytest.approx(2 / 3)
 
 
+def test_many_annotators_are_a_page_all_the_same(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    from truecue.audit.verdicts import Judgement
+
+    f, g = (found.feature for found in source.audit.features(0)[:2])
+    people = [f"worker {i}" for i in range(20)]
+    source.verdicts.add(*(Judgement(0, f, who, "background") for who in people),
+                        *(Judgement(0, g, who, "main_object") for who in people))  # fmt: skip
+    source.verdicts.add(Judgement(0, g, "worker 7", "background"))
+    page = judge("Ada").json("/agreement.json")
+    assert (len(page["two"]), page["more"]) == (100, 20 * 19 // 2 - 100)
+    assert all("worker 7" in (t["a"], t["b"]) for t in page["two"][:19])
+
+
 def test_repairs_are_shown_where_there_are_some(
     source: Source, judge: Callable[..., Person]
 ) -> None:
@@ -291,6 +312,10 @@ def test_repairs_are_shown_where_there_are_some(
         ("before", 0.3), ("low <b>", 0.05)
     ]  # fmt: skip
     assert page["rows"][1]["change"] == {"value": -0.25, "low": -0.3, "high": -0.2}
+    of = source.audit.facts["model"]["digest"]
+    for model, there in (("another", False), (of, True)):
+        (folder / "repair.json").write_text(json.dumps(told | {"model": model}))
+        assert ada.json("/repair.json")["there"] == there
     text = ada.get("/repair?split=val").text
     assert "low &lt;b&gt;" in text
     assert "no epoch was chosen by" in text
@@ -340,8 +365,6 @@ def negative(source: Source) -> int:
         Judgement(c, f.feature, "Ada", "background"), Judgement(c, core, "Ada", "main_object")
     )
     for split in ("val", "test"):
-        import numpy as np
-
         path = source.audit.folder / split / "predicted.npy"
         says = np.load(path)
         ids = source.audit.page(split, c, f.feature, count=10_000).ids
@@ -430,18 +453,24 @@ def test_other_models_must_be_of_the_same_images(source: Source, digits: Any) ->
         Opened(Audit(source.audit.folder), digits, others=[other])
 
 
-def test_images_may_move_but_not_change(source: Source, digits: Splits) -> None:
+def test_images_may_move_but_not_change(source: Source, digits: Splits, tmp_path: Path) -> None:
     from dataclasses import replace
 
     from truecue.app.source import Source as Opened
     from truecue.audit.audit import Audit
+    from truecue.data.sets import ArrayFile
+    from truecue.engine.features import digest_of_set
     from truecue.errors import DataError
 
     audit = Audit(source.audit.folder)
-    for split in audit.splits:  # as if they had been decoded to another file
-        audit.facts["splits"][split]["digest"] = "another"
-    assert Opened(audit, digits).data is digits
-    test = digits.test
+    paths = [tmp_path / "decoded.npy", tmp_path / "again.npy"]
+    for path in paths:
+        np.save(path, digits.test.images[:].numpy())
+    here, there = (replace(digits.test, images=ArrayFile(path)) for path in paths)
+    audit.facts["splits"]["test"]["digest"] = digest_of_set(here)
+    moved = replace(digits, test=there)
+    assert Opened(audit, moved).data is moved
+    audit, test = Audit(source.audit.folder), digits.test
     first = (test.y == 3).nonzero().squeeze(1)
     order = torch.arange(len(test))
     order[first] = first.flip(0)  # the same labels, other images
@@ -453,3 +482,48 @@ def test_images_may_move_but_not_change(source: Source, digits: Splits) -> None:
                     replace(digits, test=wrong), replace(digits, **named)):  # fmt: skip
         with pytest.raises(DataError, match="are not those of"):
             Opened(audit, changed)
+
+
+def test_a_crop_goes_by_the_verdicts_of_now(source: Source, judge: Callable[..., Person]) -> None:
+    c, ada = negative(source), judge("Ada")
+    image = ada.json("/labels.json")["classes"][0]["images"][0]["image"]
+    core = core_features(source, c)
+    before = ada.get(f"/crop/test/{image}").content
+    for f in core:  # the others are core now
+        source.verdicts.remove(c, f, "Ada")
+    assert ada.get(f"/crop/test/{image}").status_code == 404
+    from truecue.audit.verdicts import Judgement
+
+    source.verdicts.add(*(Judgement(c, f, "Ada", "main_object", 3, "x") for f in core))
+    assert ada.get(f"/crop/test/{image}").content == before
+
+
+def test_what_another_process_measured_is_shown_whole(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    from truecue.audit.audit import Audit
+    from truecue.audit.measure import measure_gaps
+
+    ada = judge("Ada")
+    first, second = (f.feature for f in source.audit.features(0)[:2])
+    seen = []
+    for spurious in (first, second):
+        judge_all(source, lambda c, f: "background" if (c, f) == (0, spurious) else "main_object")  # noqa: B023
+        measure_gaps(Audit(source.audit.folder))  # as `truecue audit --verdicts` does
+        shown = [row["image"] for row in ada.json("/class/0.json?split=test")["images"]]
+        assert shown == Audit(source.audit.folder).page("test", 0).ids.tolist()
+        seen.append(shown)
+    assert seen[0] != seen[1]
+
+
+def test_an_audit_that_was_made_again_is_not_mixed_with_this_one(
+    source: Source, judge: Callable[..., Person]
+) -> None:
+    ada, path = judge("Ada"), source.audit.folder / "audit.json"
+    assert ada.get("/bias").status_code == 200
+    told = json.loads(path.read_text())
+    told["model"]["digest"] = "another"
+    path.write_text(json.dumps(told))
+    gaps = path.with_name("gaps.json")
+    os.utime(gaps, (0, 0))
+    assert "start it again" in ada.get("/bias").text

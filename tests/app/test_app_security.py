@@ -16,7 +16,7 @@ pytest.importorskip("fastapi", reason="the app's packages are not installed")
 from app_help import judge_all
 
 from truecue.app import security
-from truecue.app.security import LARGEST, Gate
+from truecue.app.security import FORM, LARGEST, Gate
 from truecue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ def test_an_answer_without_a_valid_token_is_given_back(
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil", "",
-                                  "192.168.0.7:8000", "evil@[::1", "0.0.0.0"])  # fmt: skip
+                                  "192.168.0.7:8000", "evil@[::1", "0.0.0.0",
+                                  "127.0.0.1/login?", "localhost#", "me@localhost",
+                                  "localhost:x", "[::1"])  # fmt: skip
 def test_other_names_of_this_machine_are_refused(judge: Callable[..., Person], host: str) -> None:
     ada = judge()
     for address in ("/classes", "/classes.json", "/image/train/0", "/static/app.css"):
@@ -130,7 +132,7 @@ def test_other_names_of_this_machine_are_refused(judge: Callable[..., Person], h
 def test_a_write_from_another_site_is_refused(source: Source, judge: Callable[..., Person]) -> None:
     ada, f = judge("Ada"), source.audit.features(0)[0].feature
     values = {"answer": "background", "confidence": "3", "reason": "why", "token": ada.token}
-    for origin, code in (("http://evil.example", 403), ("null", 403),
+    for origin, code in (("http://evil.example", 403), ("null", 403), ("http://[", 403),
                          ("http://127.0.0.1:9", 403), ("http://127.0.0.1:8000", 303)):  # fmt: skip
         headers = {"origin": origin, "host": "127.0.0.1:8000"}
         sent = ada.http.post(f"/judge/0/{f}", data=values, headers=headers, follow_redirects=False)
@@ -162,9 +164,7 @@ def test_open_servers_go_by_their_own_names_and_addresses() -> None:
 def test_nothing_is_shown_without_the_password(
     source: Source, judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from truecue.app import writing
-
-    monkeypatch.setattr(writing, "_PATIENCE", 0.0)
+    monkeypatch.setattr(security, "PATIENCE", 0.0)
     ada = judge(host="0.0.0.0", password="open sesame")
     for address in [*pages(source)[:5], "/image/train/0", "/openapi.json", "/verdicts.csv"]:
         answer = ada.get(address, follow_redirects=False)
@@ -215,11 +215,88 @@ def test_forms_lead_back_to_this_app(judge: Callable[..., Person], back: str) ->
     assert judge("Ada").post("/rows", back=back).headers["location"] in ("/classes", "/judge")
 
 
+async def _asked(app: Any, path: str, *headers: tuple[bytes, bytes]) -> tuple[int, bytes]:
+    """One GET past the client, which would mend its headers; status and body."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET",
+             "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "root_path": "", "headers": list(headers), "client": ("10.0.0.9", 1),
+             "server": ("127.0.0.1", 8000)}  # fmt: skip
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(m.get("body", b"") for m in sent[1:])
+
+
+def test_the_host_cannot_stand_for_the_path(
+    judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    from starlette.requests import Request
+
+    ada = judge(host="0.0.0.0", password="open sesame")
+    for host in (b"127.0.0.1/login?", b"127.0.0.1/static/?", b"10.0.0.1/login#"):
+        status, body = asyncio.run(_asked(ada.app, "/classes.json", (b"host", host)))
+        assert status == 421, host
+        assert b"rows" not in body
+    # whatever a version of Starlette makes of the two
+    monkeypatch.setattr(Request, "url", property(lambda _: type("", (), {"path": "/login"})()))
+    status, body = asyncio.run(_asked(ada.app, "/classes.json", (b"host", b"127.0.0.1")))
+    assert (status, b"rows" in body) == (401, False)
+
+
+def test_wrong_passwords_cost_time(
+    judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(security, "sleep", sleep)
+    ada = judge(host="0.0.0.0", password="open sesame")
+    for given, code in (("sesame", 401), ("open", 401), ("open sesame", 200)):
+        assert ada.get("/classes.json", auth=("me", given)).status_code == code
+    assert waited == [security.PATIENCE] * 2
+
+
+def test_a_name_server_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(security.socket, "getfqdn", lambda: asked.append(1) or "gpu.example.org")
+    security._own_names.cache_clear()
+    try:
+        gate = Gate("0.0.0.0", "secret")
+        assert all(gate.knows_host("gpu.example.org") for _ in range(9))
+        assert not gate.knows_host("evil.example")
+        assert gate.knows_host("10.0.0.1")
+    finally:
+        security._own_names.cache_clear()
+    assert len(asked) == 1
+
+
+def test_odd_numbers_in_addresses_are_no_errors(judge: Callable[..., Person]) -> None:
+    ada = judge()
+    for read in ("²", "9" * 5000, "-1", "٣"):
+        page = ada.get("/classes", params={"read": read})
+        assert page.status_code == 200
+        assert "answers were read" not in page.text
+
+
 def test_requests_have_a_size(judge: Callable[..., Person]) -> None:
     ada = judge("Ada")
-    headers = {"content-length": str(LARGEST + 1)}
-    assert ada.http.post("/undo", headers=headers).status_code == 413
+    for address, most in (("/verdicts", LARGEST), ("/undo", FORM), ("/login", FORM)):
+        headers = {"content-length": str(most + 1)}
+        assert ada.http.post(address, headers=headers).status_code == 413
+    assert ada.post("/undo", reason="x" * (FORM - 1000)).status_code == 303
     assert ada.http.post("/undo", content=iter([b"token=1"])).status_code == 411
+    both = {"content-length": "1", "transfer-encoding": "chunked"}
+    assert ada.http.post("/undo", content=iter([b"token=1"]), headers=both).status_code == 411
 
 
 def test_cookies_cannot_be_read_by_scripts_or_sent_by_other_sites(

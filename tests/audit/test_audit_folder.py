@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from truecue.audit import make as make_module
 from truecue.audit.audit import Audit
 from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
+from truecue.audit.reviews import Reviews
 from truecue.audit.verdicts import Judgement
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites.gratings import Gratings
@@ -270,6 +272,38 @@ def test_it_goes_on_and_refuses_other_settings(
         again.gaps()
     with pytest.raises(DataError, match="no feature has been judged"):
         again.ranking("test")
+
+
+def test_answers_are_about_classes_by_their_names(folder: Path, data: Splits, net: Classifier):
+    place = folder / "renamed"
+    audit = make_audit(place, data, net, device=CPU)
+    f = audit.features(0)[0].feature
+    audit.verdicts().add(Judgement(0, f, "ann", "background"))
+    assert audit.verdicts().aggregate().spurious() == {0: {f}}
+    (place / "cues.json").write_text('{"kind": "cues"}')
+    names = tuple(f"other {c}" for c in range(len(data.train.classes)))
+    parts = {name: replace(part, classes=names) for name, part in data.parts().items()}
+    other = replace(data, **parts)
+    again = make_audit(place, other, net, device=CPU, fresh=True)
+    assert again.facts["encoder"]["digest"] == audit.facts["encoder"]["digest"]
+    assert again.verdicts().aggregate().spurious() == {}  # "feature 3 of class 0" is another thing
+    assert len(again.verdicts().all()) == 1  # and nothing is lost
+    assert not (place / "cues.json").exists()  # it was about the other audit
+    back = make_audit(place, data, net, device=CPU, fresh=True)
+    assert back.verdicts().aggregate().spurious() == {0: {f}}
+
+
+def test_answers_about_labels_stay_with_their_images(folder: Path, data: Splits, net: Classifier):
+    place = folder / "relabelled"
+    make_audit(place, data, net, device=CPU)
+    Reviews(place / "labels.sqlite").add("test", 7, "ann", "label_wrong")
+    make_audit(place, data, net, device=CPU, fresh=True)
+    assert len(Reviews(place / "labels.sqlite").all()) == 1
+    fewer = replace(data, test=data.test.select(torch.arange(1, len(data.test))))
+    make_audit(place, fewer, net, device=CPU, fresh=True)
+    assert Reviews(place / "labels.sqlite").all() == []  # image 7 is another one now
+    (aside,) = place.glob("labels-*.sqlite")
+    assert [r.image for r in Reviews(aside).all()] == [7]
 
 
 def test_what_cannot_be_audited(folder: Path, data: Splits, net: Classifier):

@@ -240,6 +240,7 @@ def test_what_does_not_fit_is_refused(train: ImageSet, test: ImageSet) -> None:
         (logits[:9], {}, "logits must be"),
         (logits * math.nan, {}, "not finite"),
         (logits, {"nuisance": {"stamp": (0, 0, 2, 1)}}, "as shares of the image"),
+        (logits, {"nuisance": {"hue": (0, 0, 0.5, 0.5)}}, "already a property 'hue'"),
         (logits, {"columns": {"s": CueColumn(torch.rand(5), torch.rand(300))}}, "one row for each"),
         (logits, {"columns": {"hue": CueColumn(torch.rand(600), torch.rand(300))}}, "already a"),
         (logits, {"columns": {"s": CueColumn(torch.rand(600, 2), torch.rand(300))}}, "numbers for"),

@@ -26,6 +26,12 @@ def test_a_person_has_one_answer_about_an_image(tmp_path: Path) -> None:
     assert len(reviews.csv().splitlines()) == 4
 
 
+def test_the_csv_holds_no_formulas(tmp_path: Path) -> None:
+    reviews = Reviews(tmp_path / "labels.sqlite")
+    reviews.add("test", 7, "=cmd()", "fine")
+    assert ",7,'=cmd(),fine," in reviews.csv()
+
+
 def test_answers_that_cannot_be_are_refused(tmp_path: Path) -> None:
     reviews = Reviews(tmp_path / "labels.sqlite")
     with pytest.raises(DataError, match="did you mean 'label_wrong'"):

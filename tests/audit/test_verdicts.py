@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import sqlite3
@@ -114,6 +115,14 @@ def test_answers_about_another_encoder_do_not_count(verdicts: Verdicts):
     assert verdicts.aggregate().spurious() == {0: {1}}
 
 
+def test_answers_about_features_that_are_gone_do_not_count(tmp_path: Path):
+    path = tmp_path / "verdicts.sqlite"
+    Verdicts(path, None, "e1").add(*said("bbb", (0, 1)), *said("bbb", (7, 1)))
+    found = Verdicts(path, known, "e1").aggregate()
+    assert found.spurious() == {0: {1}}
+    assert set(found.pairs) == {(0, 1)}
+
+
 def test_an_answer_about_a_feature_that_is_not_there_stores_nothing(verdicts: Verdicts):
     with pytest.raises(DataError, match="class 7 has no feature 1"):
         verdicts.add(said("m")[0], Judgement(7, 1, "a", "background"))
@@ -206,6 +215,21 @@ def test_csv_there_and_back(verdicts: Verdicts, tmp_path: Path):
     assert [replace(j, submitted=0) for j in other.all()] == mine
 
 
+@pytest.mark.parametrize(
+    "text", ["=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)", "\tx", "'=1", "'quoted'"]
+)
+def test_csv_holds_no_formulas(verdicts: Verdicts, tmp_path: Path, text: str):
+    verdicts.add(Judgement(1, 2, f"{text} said", "background", 4, text, text))
+    verdicts.write_csv(tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        _, row = csv.reader(file)
+    assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in row)
+    other = Verdicts(tmp_path / "other.sqlite", known, "e1")
+    other.read_csv(tmp_path / "out.csv")
+    (back,) = other.all()
+    assert (back.annotator, back.reason, back.class_name) == (f"{text} said", text, text)
+
+
 def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
     (tmp_path / "in.csv").write_text(
         "WorkerId,Input.class_index,Input.feature_index,Answer.main,Answer.confidence,"
@@ -223,6 +247,7 @@ def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
         ("A2,,0,2,1,backgrnd,3,x", "line 3: there is no answer 'backgrnd'"),
         ("A2,,0,2,1,,3,x", "line 3: there is no answer ''"),
         ("A2,,zero,2,1,background,3,x", "line 3: class, feature, rank and confidence must be"),
+        ("A2,,0,2,99999999999999999999,background,3,x", "line 3: class, feature, rank and"),
         ("A2,,0,2,1,background,9,x", "line 3: confidence is 1 to 5; got 9"),
         (",,0,2,1,background,3,x", "line 3: an answer needs the name"),
         ("A1,,0,1,1,background,3,x", "answers 1 and 2 are both by A1 about class 0, feature 1"),

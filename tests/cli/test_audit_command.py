@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,18 @@ def test_one_command_from_images_to_gaps(cli, images: Path, tmp_path: Path) -> N
     printed = json.loads(shown)
     assert printed["audit"] == audit.facts
     assert printed["gaps"] == audit.gaps()
+
+
+def test_a_folder_may_have_the_name_of_a_suite(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    from truecue.cli import app, repair
+
+    mine, out = tmp_path / "my files" / "digits", tmp_path / "audit"
+    shutil.copytree(images, mine)
+    assert cli("audit", mine, "--out", out, *SIZE, *PLAN, *CPU, "--no-cues", "--quiet")[0] == 0
+    for splits in (app._images(out, None, None, quiet=True),
+                   repair._images(out, None, quiet=True)[0]):  # fmt: skip
+        Audit(out).check(splits)
+    assert Audit(out).facts["place"] == str(mine)  # what commands on the page say
 
 
 def test_verdicts_from_a_file(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -366,3 +366,9 @@ def test_validation_images_that_hide_the_gap_are_told(told: dict, tmp_path: Path
     page = " ".join(render(found).split())
     assert unlike in page
     assert not any("poor guide" in n or "random tuning" in n for n in told["notes"])
+
+
+def test_commands_name_the_folder_of_the_images(told: dict):
+    mine = told | {"facts": {"data": "photos", "settings": {"root": "/x/my photos", "table": ""}}}
+    commands = [step.command or "" for step in next_steps(mine)]
+    assert any("truecue audit '/x/my photos' --model" in command for command in commands)

@@ -47,7 +47,7 @@ class Pictures:
         self._maps: FeatureMaps | None = None
         self.image = lru_cache(_KEPT)(self._image)
         self.of_feature = lru_cache(_KEPT)(self._of_feature)
-        self.crop = lru_cache(_KEPT)(self._crop)
+        self._crop = lru_cache(_KEPT)(self._cropped)
 
     @property
     def maps(self) -> FeatureMaps:
@@ -93,17 +93,19 @@ class Pictures:
             return encode(heat(x, maps[ids.index(i)][None].float() / 255)[0])
         return encode(enlarged(self._amplified(shown.top, feature)[shown.top.index(i)][None])[0])
 
-    def _crop(self, split: str, class_index: int, i: int) -> bytes:
+    def crop(self, split: str, class_index: int, i: int) -> bytes:
         """The part of an image around what the class's core features look at.
 
         Raises:
             DataError: no feature of the class has been judged core.
         """
-        source = self.source
-        core = tuple(core_features(source, class_index))
-        x = self._pixels(split, torch.tensor([i]))
+        core = tuple(core_features(self.source, class_index))
         if not core:
             raise DataError("a core crop needs a feature that was judged core")
+        return self._crop(split, core, i)
+
+    def _cropped(self, split: str, core: tuple[int, ...], i: int) -> bytes:
+        x = self._pixels(split, torch.tensor([i]))
         maps = self._stored(split, (i,) * len(core), core).float() / 255
         box = core_crop(resized(maps, *x.shape[2:]))
         return encode(enlarged(box.cut(x))[0])

@@ -67,9 +67,10 @@ class Plots:
         return text
 
     def _histogram(self, split: str, c: int, by: int | None = None) -> str:
+        k = self.source.gaps()["k"]
         total = self.source.audit.page(split, c, by, count=0).total
         scores = self.source.audit.page(split, c, by, count=total).scores
-        k = int(end_sizes(torch.tensor([total]), self.source.gaps()["k"])[0]) if total > 1 else 0
+        k = int(end_sizes(torch.tensor([total]), k)[0]) if total > 1 else 0
         return score_histogram(torch.from_numpy(scores.copy()), k)
 
     def _hits(self, split: str) -> EndHits:

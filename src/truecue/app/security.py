@@ -7,9 +7,12 @@ import binascii
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 import socket
+from asyncio import sleep
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 SESSION = "truecue_session"
 PASS = "truecue_pass"
 """Cookies: a random name of the browser, and proof that the password was given."""
-LARGEST = 64 * 2**20
-"""Bytes that a request may have; files of answers are the largest ones."""
+LARGEST, FORM = 64 * 2**20, 2**20
+"""Bytes that a file of answers, and any other request, may have."""
 POLICY = (
     "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -38,8 +41,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+PATIENCE = 1.0
+"""Seconds that a wrong password costs."""
 _OPEN = ("/login", "/static/")
 """What is shown without the password."""
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:[0-9]{1,5})?", re.ASCII)
+"""A name or an address and a port, and nothing that an address could go on with."""
 
 
 def is_loopback(host: str) -> bool:
@@ -50,6 +57,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@lru_cache(1)
+def _own_names() -> frozenset[str]:
+    """What this machine calls itself; asked once, as a name server may take seconds."""
+    return frozenset({socket.gethostname().lower(), socket.getfqdn().lower()})
 
 
 @dataclass(frozen=True)
@@ -82,25 +95,26 @@ class Gate:
         answered (DNS rebinding); the name in the request gives it away. Addresses cannot be given
         away like that.
         """
-        try:
-            name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
-        except ValueError:
+        found = _HOST.fullmatch(header)
+        if found is None:
             return False
+        name = found[1].strip("[]").lower().rstrip(".")
         if is_loopback(name):
             return True
         if is_loopback(self.host):
             return False
-        if name in {self.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}:
-            return True
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return False
+            return name == self.host.lower() or name in _own_names()
         return True
 
     def same_origin(self, origin: str | None, host: str) -> bool:
         """Whether a write comes from a page of this server, as far as the browser says."""
-        return origin is None or urlsplit(origin).netloc == host
+        try:
+            return origin is None or urlsplit(origin).netloc == host
+        except ValueError:  # such as http://[
+            return False
 
     def token(self, session: str) -> str:
         """What a form of this browser must carry."""
@@ -169,6 +183,8 @@ class Guard:
             await send(message)
 
         refused = self._refused(request)
+        if refused is not None and "authorization" in request.headers:
+            await sleep(PATIENCE)  # or passwords could be tried as fast as they can be sent
         await (refused or self.app)(scope, receive, with_headers)
 
     def _refused(self, request: Request) -> ASGIApp | None:
@@ -180,17 +196,22 @@ class Guard:
                 f"This app does not go by the name '{host[:100]}'. Open it by the address that it"
                 " printed when it started.", 421,
             )  # fmt: skip
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > LARGEST:
-            return PlainTextResponse(f"A request may have {LARGEST:,} bytes.", 413)
+        # what routes go by: in request.url, some versions of Starlette put the Host header first
+        path = request.scope["path"]
+        length, most = request.headers.get("content-length", "0"), FORM
+        if path == "/verdicts":
+            most = LARGEST
+        if not length.isdecimal() or int(length) > most:
+            return PlainTextResponse(f"A request may have {most:,} bytes.", 413)
         writes = request.method not in ("GET", "HEAD")
-        if writes and "content-length" not in request.headers:
+        if writes and ("content-length" not in request.headers
+                       or "transfer-encoding" in request.headers):  # fmt: skip
             return PlainTextResponse("A request must say how long it is.", 411)
         if writes and not self.gate.same_origin(request.headers.get("origin"), host):
             return PlainTextResponse("This came from a page of another site.", 403)
-        if request.url.path.startswith(_OPEN) or self.gate.lets_in(request):
+        if path.startswith(_OPEN) or self.gate.lets_in(request):
             return None
-        if request.url.path.endswith(".json"):
+        if path.endswith(".json"):
             return PlainTextResponse("Give the password, by HTTP Basic or at /login.", 401)
         return RedirectResponse("/login", 303)
 

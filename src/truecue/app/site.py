@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,6 +20,7 @@ from truecue.errors import ConfigError, DataError, StorageError, TruecueError
 
 NAME, ORIGINAL = "truecue_name", "truecue_original"
 """Cookies: who judges, and whether the rows are those of the study."""
+_COUNT = re.compile("[0-9]{1,9}")
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,9 +57,10 @@ class Site:
         """A page."""
         read = request.query_params.get("read", "")
         text = self.templates.get_template(f"{template}.html.j2").render(
-            source=self.source, path=request.url.path, token=self.gate.token(request.state.session),
+            source=self.source, path=request.scope["path"],
+            token=self.gate.token(request.state.session),
             me=self.name(request), tag=self.source.tag, locked=self.gate.password is not None,
-            query=request.url.query, read=int(read) if read.isdigit() else None, **values,
+            query=request.url.query, read=int(read) if _COUNT.fullmatch(read) else None, **values,
         )  # fmt: skip
         return HTMLResponse(text, code)
 
@@ -65,9 +68,9 @@ class Site:
         """What is answered when something goes wrong: a sentence, and what to do."""
 
         def told(request: Request, status: int, message: str) -> Response:
-            if request.url.path.endswith(".json"):
+            if request.scope["path"].endswith(".json"):
                 return JSONResponse({"error": message}, status)
-            if request.url.path.startswith(("/image", "/picture", "/crop", "/plot")):
+            if request.scope["path"].startswith(("/image", "/picture", "/crop", "/plot")):
                 return Response(message, status, media_type="text/plain")
             return self.html("error", request, status, status=status, message=message)
 

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
-from truecue.app.same import check_images
 from truecue.audit.audit import Audit, Feature
 from truecue.audit.measure import measure_gaps
 from truecue.audit.reviews import Reviews
@@ -63,7 +62,7 @@ class Source:
     def __init__(
         self, audit: Audit, data: Splits, *, others: Sequence[Audit] = (), robust: bool = False
     ):
-        check_images(audit, data)
+        audit.check(data)
         self.audit, self.data, self.robust = audit, data, robust
         self.others = tuple(others)
         for other in others:
@@ -187,7 +186,8 @@ class Source:
 
     def undo(self, annotator: str) -> tuple[int, int] | None:
         """Take back the last answer of a person; the pair that it was about."""
-        given = self.given(annotator)
+        known = {(f.class_index, f.feature) for f in self.audit.pairs()}
+        given = {pair: g for pair, g in self.given(annotator).items() if pair in known}
         if not given:
             return None
         pair = max(given, key=lambda p: given[p].submitted)
@@ -196,7 +196,7 @@ class Source:
 
     @property
     def _encoder(self) -> str:
-        return str(self.audit.facts["encoder"]["digest"])
+        return self.audit.subject
 
     def _stamp(self) -> object:
         """Something that changes when the file of answers does."""
@@ -223,7 +223,23 @@ class Source:
 
     @lru_cache(2)  # noqa: B019
     def _gaps(self, _stamp: int) -> dict[str, Any]:
+        # whoever wrote the file, such as `truecue audit`, has written rankings as well
+        self.audit = self._again()
         return self.audit.gaps()
+
+    def _again(self) -> Audit:
+        """The audit, read anew.
+
+        Raises:
+            DataError: it was made again from something else.
+        """
+        audit = Audit(self.audit.folder)
+        if any(audit.facts[key] != self.audit.facts[key] for key in _SAME):
+            raise DataError(
+                f"{audit.folder} holds another audit than when the app was started; stop the app"
+                " and start it again"
+            )
+        return audit
 
     def by_verdicts(self, split: str) -> dict[str, Any] | None:
         """Gaps by the verdicts; None where nothing was judged spurious when they were measured."""
@@ -250,7 +266,7 @@ class Source:
             path = self.audit.folder / "gaps.json"
             if path.is_file():
                 before = {k: v for k, v in self.audit.gaps().items() if k in _MEASURED}
-            fresh = Audit(self.audit.folder)
+            fresh = self._again()
             measure_gaps(fresh, **before)
             self.audit = fresh
 
@@ -295,12 +311,15 @@ class Source:
         return None
 
     def repair(self) -> dict[str, Any] | None:
-        """What the last repair has written; None where there was none."""
+        """What the last repair of this model has written; None where there was none."""
         path = self.audit.folder / "repair" / "repair.json"
-        return _json(path) if path.is_file() else None
+        told = _json(path) if path.is_file() else None
+        of = self.audit.facts["model"]["digest"]
+        return None if told and told.get("model", of) != of else told
 
 
 _ABOUT = ("group", "definition", "link")
+_SAME = ("splits", "encoder", "model", "table")
 _MEASURED = ("k", "stats_from", "seed")
 
 

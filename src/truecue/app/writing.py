@@ -1,6 +1,6 @@
 """Everything that changes something; each write carries the token of a page."""
 
-import time
+from asyncio import sleep
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -9,12 +9,12 @@ from urllib.parse import quote
 from fastapi import FastAPI, Form, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
+from truecue.app import security
 from truecue.app.pages import judge, labels
 from truecue.app.security import PASS, cookie
 from truecue.app.site import NAME, ORIGINAL, Site
 from truecue.errors import DataError
 
-_PATIENCE = 1.0  # seconds after a wrong password
 _YEAR = 365
 
 
@@ -140,14 +140,14 @@ class Writing:
                 raise DataError(said) from None
         return RedirectResponse(f"/agreement?read={n}", 303)
 
-    def login(
+    async def login(
         self, request: Request, password: Annotated[str, Form()] = "",
         token: Annotated[str, Form()] = "",
     ) -> Response:  # fmt: skip
         """Let a browser in that knows the password."""
         self.site.check(request, token)
         if not self.site.gate.is_password(password):
-            time.sleep(_PATIENCE)
+            await sleep(security.PATIENCE)
             return self.site.html("login", request, 401, wrong=True)
         response = RedirectResponse("/classes", 303)
         response.headers.append("set-cookie", cookie(PASS, self.site.gate.proof()))

@@ -99,7 +99,7 @@ def draw_pairs(data: Measured, images: int, seed: int) -> Pairs:
         ids.append(mine)
         own.append(_drawn(members[c], len(mine), rng))
         chosen = torch.empty_like(mine)
-        for j in rest.tolist():
+        for j in which.unique().tolist():
             at = which == j
             chosen[at] = _drawn(members[j], int(at.sum()), rng)
         other.append(chosen)

@@ -15,6 +15,7 @@ gaps.json                    accuracy of both ends, for every pair and by the ve
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -274,10 +275,18 @@ class Audit:
 
     # --- verdicts and gaps
 
+    @property
+    def subject(self) -> str:
+        """A short text that changes when the encoder, a class or another cue does.
+
+        Answers have it: with it, "feature 3 of class 0" means the same thing.
+        """
+        about = [self.facts["encoder"]["digest"], self.classes, self.facts["cues"]]
+        return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+
     def verdicts(self) -> Verdicts:
         """What people said about the features; answers about others are refused."""
-        encoder = str(self.facts["encoder"]["digest"])
-        return Verdicts(self.folder / "verdicts.sqlite", self._why_not, encoder)
+        return Verdicts(self.folder / "verdicts.sqlite", self._why_not, self.subject)
 
     def gaps(self) -> dict[str, Any]:
         """What gaps.json holds; `measure_gaps` writes it.

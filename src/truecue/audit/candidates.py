@@ -80,6 +80,11 @@ def candidates(
     """
     channels, height, width = data.train.shape
     properties = {k: p for k, p in PROPERTIES.items() if channels == 3 or not p.coloured}
+    for name in nuisance:
+        if name in PROPERTIES:
+            raise DataError(
+                f"there is already a property '{name}'; call your region something else"
+            )
     regions = all_regions(nuisance, height, width)
     for name in core:
         if name not in PROPERTIES and name not in regions:

@@ -19,7 +19,7 @@ from truecue.atomic import atomic, write_text
 from truecue.audit.audit import FORMAT, Audit
 from truecue.audit.features import encode, predict
 from truecue.audit.head import EPOCHS, fit_head
-from truecue.config import Config
+from truecue.config import Config, read_toml
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import check_fits
@@ -84,7 +84,7 @@ def make_audit(
         device: where to compute; None: the best there is.
         facts: where the data comes from, see `truecue.train`.
         fresh: make it again where the folder holds an audit with other settings. Verdicts are kept;
-            those about another encoder's features no longer count.
+            those about another encoder's features or about other classes no longer count.
         quiet: show no progress.
 
     Raises:
@@ -104,7 +104,7 @@ def make_audit(
         _check_card(network)
     if net is not None:
         check_fits(net, data.train)
-    parts = data.parts()
+    images = {name: digest_of_set(part) for name, part in data.parts().items()}
     asked = {
         "data": (facts or {}).get("data"),
         "data_settings": (facts or {}).get("settings"),
@@ -113,11 +113,12 @@ def make_audit(
         "model": net and digest_of(net, head=True),
         # a head that will not be used is drawn anew each time that weights are loaded
         "encoder": encoder and digest_of(encoder, head=maker.knows_classes(encoder)),
-        "images": {name: digest_of_set(part) for name, part in parts.items()},
+        "images": images,
         "cues": cues is not None,
         "precision": device.precision,
     }
     if fresh:
+        _set_aside(folder, images)
         (folder / "audit.json").unlink(missing_ok=True)
     claim(folder, asked, {"versions": _versions()}, fresh=fresh)
     if (folder / "audit.json").is_file():
@@ -182,8 +183,12 @@ class _Maker:
                          "digest": digest_of(net or eyes, head=True)}  # fmt: skip
         told["notes"] = self._notes(found, negative=negative)
         told |= {key: facts.get(key) for key in ("data", "command") if key in facts}
+        settings = facts.get("settings") or {}
+        place = settings.get("table") or settings.get("root")  # of images of one's own
+        told["place"] = place or facts.get("data")
         told |= {"versions": _versions(), "device": self.device.describe(), "seed": self.seed}
-        (self.folder / "gaps.json").unlink(missing_ok=True)
+        for of_another in ("gaps.json", "cues.json"):
+            (self.folder / of_another).unlink(missing_ok=True)
         write_text(self.folder / "audit.json", json.dumps(told, indent=1) + "\n")
         return Audit(self.folder)
 
@@ -281,6 +286,18 @@ class _Maker:
                         " little there; look at the rank correlation instead"
                     )
         return notes
+
+
+def _set_aside(folder: Path, images: dict[str, str]) -> None:
+    """Put answers about labels of other images into a file of their own: they go by position."""
+    path = folder / "run.toml"
+    before = read_toml(path).get("asked", {}).get("images") if path.is_file() else None
+    if not before or before == images:
+        return
+    for end in ("", "-wal", "-shm"):
+        old = folder / f"labels.sqlite{end}"
+        if old.is_file():
+            old.replace(folder / f"labels-{before['test'][:8]}.sqlite{end}")
 
 
 def _check_card(net: Classifier | None) -> None:

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from truecue.audit.verdicts import safe_cell
 from truecue.config import suggest
 from truecue.errors import DataError, StorageError
 
@@ -74,11 +75,11 @@ class Reviews:
             return [Review(*row) for row in rows]
 
     def csv(self) -> str:
-        """All answers as the text of a CSV file."""
+        """All answers as the text of a CSV file, safe to open in a spreadsheet."""
         file = io.StringIO(newline="")
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        writer.writerows(self.all())
+        writer.writerows(r._replace(annotator=safe_cell(r.annotator)) for r in self.all())
         return file.getvalue()
 
     @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ COLUMNS = (
 """Columns of the published file of answers, in its order."""
 
 _ANSWERS: tuple[Answer, ...] = get_args(Answer)
+_RANKS = range(1, 2**31)
 _SHORT: dict[str, Answer] = {"main": "main_object", "separate": "separate_object"}
 _TABLES = """
 CREATE TABLE answers (
@@ -80,7 +82,7 @@ class Judgement:
     rank: int | None = None
     """Of the feature among the class's, 1 the most important."""
     encoder: str = ""
-    """Hash of the encoder that the feature is of."""
+    """Hash of the encoder that the feature is of, see `Audit.subject`."""
     group_rule: str = ""
     images: tuple[int, ...] = ()
     """Positions of the training images that were shown."""
@@ -153,8 +155,8 @@ class Verdicts:
         path: made at the first answer.
         exists: says of a (class, feature) why there can be no answer about it, in words; empty:
             there can.
-        encoder: hash of the encoder that features are of; answers that name none get it, and those
-            about another encoder's features do not count.
+        encoder: hash of the encoder that features are of, with classes and cues where they count;
+            answers that name none get it, and those about others do not count.
 
     Raises:
         DataError: the file is no database of answers, or was written by a later version.
@@ -216,13 +218,17 @@ class Verdicts:
             )
 
     def aggregate(self) -> Aggregate:
-        """Verdicts of all pairs that have been answered, of this encoder's features."""
+        """Verdicts of all pairs that have been answered and that there are, of this encoder."""
         gold: dict[tuple[int, int], str] = {}
         if self.path.exists():
             with self._open() as db:
                 gold = {(c, f): answer for c, f, answer in db.execute("SELECT * FROM gold")}
         mine = [j for j in self.all() if not self._encoder or j.encoder == self._encoder]
-        return aggregate(mine, gold)
+        # an audit that was made again with fewer features keeps the answers about the others
+        there = {
+            pair for pair in {j.pair for j in mine} if not self._exists or not self._exists(*pair)
+        }
+        return aggregate([j for j in mine if j.pair in there], gold)
 
     def read_csv(self, path: Path) -> int:
         """Add the answers of a CSV file with the columns of the published one, all or none.
@@ -267,14 +273,18 @@ class Verdicts:
         return len(judgements)
 
     def write_csv(self, path: Path) -> int:
-        """Write the answers with the published columns, skipped ones left out; how many."""
+        """Write the answers with the published columns, skipped ones left out; how many.
+
+        Text that a spreadsheet would take for a formula is written as `safe_cell` does.
+        """
         rows = [j for j in self.all() if j.answer is not None]
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for j in rows:
                 numbers = ("" if v is None else v for v in (j.rank, j.answer, j.confidence))
-                writer.writerow((j.annotator, j.class_name, *j.pair, *numbers, j.reason))
+                who, name, why = map(safe_cell, (j.annotator, j.class_name, j.reason))
+                writer.writerow((who, name, *j.pair, *numbers, why))
         return len(rows)
 
     def _from_row(self, row: dict[str, str | None], where: str) -> Judgement:
@@ -284,13 +294,15 @@ class Verdicts:
             judgement = Judgement(
                 class_index=int(row["Input.class_index"] or ""),
                 feature=int(row["Input.feature_index"] or ""),
-                annotator=row["WorkerId"] or "",
+                annotator=_as_written(row["WorkerId"] or ""),
                 answer=_SHORT.get(answer, answer),  # type: ignore[arg-type]
                 confidence=int(confidence) if confidence else None,
-                reason=row["Answer.reasons"] or "",
-                class_name=row.get("Input.wordnet_id") or "",
+                reason=_as_written(row["Answer.reasons"] or ""),
+                class_name=_as_written(row.get("Input.wordnet_id") or ""),
                 rank=int(rank) if rank else None,
             )
+            if judgement.rank is not None and judgement.rank not in _RANKS:
+                raise ValueError
             self._check(judgement)
         except DataError as error:
             raise DataError(f"{where}: {error}; nothing was read") from None
@@ -367,6 +379,22 @@ class Verdicts:
             for statement in _TABLES.split(";")[:-1]:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def safe_cell(text: str) -> str:
+    """Text for a CSV file, with an apostrophe before what a spreadsheet would calculate.
+
+    Anybody may answer, and `=` at the beginning of an answer would be code on the machine of
+    whoever opens the file. `read_csv` takes the apostrophe off again.
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _as_written(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def _rows(db: sqlite3.Connection, query: str) -> Iterator[dict[str, Any]]:

@@ -93,8 +93,6 @@ def _images(folder: Path, data: str | None, root: Path | None, *, quiet: bool) -
         DataError: the file is absent, or does not say where the images are from.
     """
     from truecue.config import read_toml
-    from truecue.data.suites import suite_named, suite_names
-    from truecue.data.suites.folder import Folder
     from truecue.errors import DataError
 
     path = folder / "run.toml"
@@ -111,8 +109,7 @@ def _images(folder: Path, data: str | None, root: Path | None, *, quiet: bool) -
     if data is not None:
         suite = o.open_suite(data, {k: v for k, v in settings.items() if k not in _PLACES})
     else:
-        kind = suite_named(name) if name in suite_names() else Folder
-        suite = kind(**settings)
+        suite = o.suite_again(asked)
     return o.load(suite, root, int(asked.get("seed", 0)), quiet=quiet)
 
 

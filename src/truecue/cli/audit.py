@@ -151,7 +151,9 @@ def audit(
     splits = o.load(suite, root, seed, quiet=quiet or as_json)
     compute = o.open_device(device, threads=threads)
     facts = o.facts(data, suite)
-    out = out or Path("audits") / str(facts["data"])
+    out = out or Path("audits") / (
+        Path(data).resolve().name if data in {".", ".."} else facts["data"]
+    )
     silent = quiet or as_json
     eyes = None if encoder is None else _encoder(encoder, arch, norm, splits.train, root)
     if trains:
@@ -313,7 +315,7 @@ def _show(asked: Audited) -> None:
     for note in audit.facts["notes"]:
         console.print(f"Note: {escape(note)}.", soft_wrap=True)
     if cues is not None:
-        _show_cues(cues, console, str(audit.facts.get("data") or "DATA"))
+        _show_cues(cues, console, str(audit.facts.get("place") or "DATA"))
     console.print(f"Page: {asked.page}", soft_wrap=True, markup=False)
     console.print(f"Numbers: {audit.folder} (audit.json, gaps.json, cues.json)", soft_wrap=True,
                   markup=False)  # fmt: skip

@@ -93,9 +93,11 @@ def suite_again(asked: dict[str, Any], changes: dict[str, Any] | None = None) ->
     from truecue.data.suites import suite_named, suite_names
     from truecue.data.suites.folder import Folder
 
-    name = str(asked.get("data"))
-    kind = suite_named(name) if name in suite_names() else Folder
-    return kind(**asked.get("data_settings", {})).override(changes or {})
+    name, settings = str(asked.get("data")), asked.get("data_settings") or {}
+    # a folder of one's own may have the name of a suite; only folders say where they are
+    suite = name in suite_names() and "root" not in settings
+    kind = suite_named(name) if suite else Folder
+    return kind(**settings).override(changes or {})
 
 
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:

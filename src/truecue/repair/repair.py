@@ -132,6 +132,7 @@ def repair_audit(
         "kind": "repair",
         **dict(about or {}),
         "audit": str(audit.folder),
+        "model": audit.facts["model"]["digest"],
         "folder": str(out),
         "facts": dict(facts or {}),
         "classes": list(audit.classes),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -218,7 +219,7 @@ def _sentence(text: str) -> str:
 
 
 def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[str, Any]:
-    name = str(audit.facts.get("data") or "DATA")
+    name = _place(audit)
     rows = [c for c in cues["cues"] if c["verdict"] in {*_LOUD, "candidate"}]
     quiet = [c for c in cues["cues"] if c not in rows and c["used"] is not None]
     shown = rows + quiet[: max(0, 8 - len(rows))]
@@ -234,7 +235,7 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
             {
                 "name": c["name"], "verdict": c["verdict"],
                 "why": _sentence(c["why"]),
-                "strip": ends_strip(cues["ends"].get(c["name"]), test, audit),
+                "strip": ends_strip(cues.get("ends", {}).get(c["name"]), test, audit),
             }
             for c in cues["cues"] if c["verdict"] in _LOUD
         ],
@@ -356,12 +357,13 @@ def _row(c: _Candidate, audit: Audit, names: Sequence[str]) -> dict[str, Any]:
 def _steps(
     audit: Audit, cues: Mapping[str, Any] | None, judged: Mapping[str, Any] | None
 ) -> list[tuple[str, str | None]]:
-    where = str(audit.folder)
+    where = shlex.quote(str(audit.folder))
     steps: list[tuple[str, str | None]] = []
     if judged is None:
         steps.append((
             "Judge the candidates in a browser: is what a feature highlights part of the object?"
-            " About half a minute for each; the numbers of the verdicts appear here afterwards.",
+            " About half a minute for each. Audit again by the same command afterwards, and the"
+            " numbers of the verdicts are here, too.",
             f"truecue app {where}",
         ))  # fmt: skip
     else:
@@ -375,7 +377,7 @@ def _steps(
         steps.append((
             "Train anew by a method that needs no bias labels, and compare: it takes about twice"
             " the time of plain training, and may cost accuracy on images that follow the cue.",
-            f"truecue train lff {audit.facts.get('data') or 'DATA'}",
+            f"truecue train lff {_place(audit)}",
         ))  # fmt: skip
     steps.append((
         "Look whether images of one class are wrongly labelled or cut: the weakest images of a"
@@ -383,6 +385,11 @@ def _steps(
         None,
     ))  # fmt: skip
     return steps
+
+
+def _place(audit: Audit) -> str:
+    """What commands call the images."""
+    return shlex.quote(str(audit.facts.get("place") or audit.facts.get("data") or "DATA"))
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:

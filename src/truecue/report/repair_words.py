@@ -133,7 +133,9 @@ def next_steps(told: Mapping[str, Any]) -> list[Step]:
             Step("Compare with SpuFix, which trains nothing:",
                  shlex.join([*again, "--method", "low", "--method", "spufix"]))
         )  # fmt: skip
-    data, model = str(told["facts"].get("data") or "DATA"), f"{told['folder']}/{found['model']}"
+    settings = told["facts"].get("settings") or {}
+    place = settings.get("table") or settings.get("root") or told["facts"].get("data")
+    data, model = str(place or "DATA"), f"{told['folder']}/{found['model']}"
     if kept:
         return steps
     steps.append(

@@ -6,6 +6,9 @@ from truecue.app.pages.base import Named, View, finite, named
 from truecue.app.source import Source
 from truecue.metrics.intervals import wilson
 
+MOST = 100
+"""Rows of a table."""
+
 
 class Person(View):
     """One annotator."""
@@ -49,6 +52,9 @@ class AgreementPage(View):
     people: list[Person]
     fleiss: float | None
     two: list[Two]
+    """Those who agree least come first."""
+    more: int
+    """Pairs of annotators that are not listed."""
     shared: int
     """Pairs with two answers or more."""
     disputed: list[Split]
@@ -75,10 +81,12 @@ def agreement_page(source: Source) -> AgreementPage:
         if v.agreement < 1
     ]  # fmt: skip
     kinds = [v.verdict for v in pairs.values()]
+    two = [Two(a=a, b=b, kappa=finite(k)) for (a, b), k in judged.cohen.items()]
+    two.sort(key=lambda t: 2.0 if t.kappa is None else t.kappa)  # many workers are many pairs
     return AgreementPage(
         people=people, fleiss=finite(judged.fleiss),
-        two=[Two(a=a, b=b, kappa=finite(k)) for (a, b), k in judged.cohen.items()],
-        shared=sum(v.answers > 1 for v in pairs.values()), disputed=disputed[:100],
+        two=two[:MOST], more=max(0, len(two) - MOST),
+        shared=sum(v.answers > 1 for v in pairs.values()), disputed=disputed[:MOST],
         gold=[Gold(feature=named(source, known[p]), answer=a) for p, a in gold.items()
               if p in known],
         counts={kind: kinds.count(kind) for kind in ("core", "spurious", "undecided")},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -189,13 +188,12 @@ def judgement(
     """
     found, shown = source.audit.feature(c, f), source.shown(c, f)
     skip = action == "skip"
-    facts: Mapping[str, object] = source.audit.facts["encoder"]
     return Judgement(
         class_index=c, feature=f, annotator=annotator,
         answer=None if skip else form.answer,  # type: ignore[arg-type]
         confidence=None if skip else int(form.confidence),
         reason="" if skip else form.reason.strip()[:LONGEST_REASON],
-        class_name=source.classes[c], rank=found.rank, encoder=str(facts["digest"]),
+        class_name=source.classes[c], rank=found.rank, encoder=source.audit.subject,
         group_rule=str(source.audit.facts["table"][c]["rule"]),
         images=(*shown.top, *shown.least), started=form.started or None, submitted=time.time(),
     )  # fmt: skip

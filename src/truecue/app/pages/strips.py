@@ -56,6 +56,7 @@ def strip(source: Source, c: int, split: str, by: int | None, start: int) -> Str
     Raises:
         DataError: there is no such class, feature or split.
     """
+    k = source.gaps()["k"]  # first: rankings are read anew where somebody has measured since
     audit = source.audit
     features = [named(source, f) for f in audit.features(c)]
     split = split or source.measured()
@@ -77,7 +78,7 @@ def strip(source: Source, c: int, split: str, by: int | None, start: int) -> Str
     if total >= 2:
         import torch
 
-        size = int(end_sizes(torch.tensor([total]), source.gaps()["k"])[0])
+        size = int(end_sizes(torch.tensor([total]), k)[0])
     return Strip(
         class_index=c, class_name=source.classes[c], split=split, splits=list(audit.splits), by=by,
         by_name="spuriosity" if by is None else audit.feature(c, by).name, features=features,
