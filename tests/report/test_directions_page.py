@@ -10,14 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
+from truecue.errors import DataError
 from truecue.report.directions import (
     SHOWN,
     STARTS,
     Traversal,
     signed,
+    turning,
     write_refined,
     write_traversal,
 )
+from truecue.report.rescored import rescored_picture
 
 ABOUT = {"generator": "<i>mine</i>", "seed": 3, "created": "2026-11-23T00:00:00+00:00"}
 
@@ -74,6 +77,35 @@ def test_refined_page(tmp_path: Path) -> None:
     twin = json.loads((tmp_path / "refined.json").read_text())
     assert twin["curve"][0]["directions"] is None
     assert {"before-after.png", "start0.png"} == set(twin["files"])
+
+
+def test_the_angle_over_training_is_drawn(tmp_path: Path) -> None:
+    told = report()
+    for i, row in enumerate(told["curve"]):
+        row["turned"] = 7.0 * i
+    still = turning([row | {"turned": 0.0} for row in told["curve"]])
+    page = write_refined(traversal(), traversal(), told, tmp_path, ABOUT).read_text()
+    assert turning(told["curve"]) in page
+    assert still not in page
+
+
+def test_rescoring_side_by_side() -> None:
+    tables = {"SeFa": [[0.12, 0.5], [0.0, 0.25]], "SeFa + SRE": [[0.01, 0.75], [0.31, 0.0]]}
+    drawn = rescored_picture(tables, ["0", "1"], ["ink", "slant"]).decode()
+    assert drawn.count(">ink</text>") == drawn.count(">slant</text>") == 2
+    for text in ("SeFa + SRE", "0.12", "0.75", "0.31"):
+        assert f">{text}</text>" in drawn
+    # numbers on dark fields are white: those above 0.6 of the largest, 0.75
+    white = [line for line in drawn.splitlines() if "<text" in line and "#ffffff" in line]
+    assert [line.split(">")[1].split("<")[0] for line in white] == ["0.50", "0.75"]
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"), [({"a": [[0.1]]}, "not 2 directions"), ({}, "nothing to draw")]
+)
+def test_rescoring_needs_whole_tables(tables: dict, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        rescored_picture(tables, ["0", "1"], ["ink", "slant"])
 
 
 @pytest.mark.parametrize(("right", "tone"), [(0.9, "good"), (0.5, "bad")])
