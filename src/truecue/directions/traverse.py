@@ -107,4 +107,4 @@ def symmetric(reach: float, n: int) -> list[float]:
             f" columns from 3 on; got {reach:g} and {n}"
         )
     half = n // 2
-    return [reach * (i - half) / half for i in range(n)]  # linspace may miss 0
+    return [reach * ((i - half) / half) for i in range(n)]  # linspace may miss 0
