@@ -59,8 +59,8 @@ VOTES, TREES = 2000, 400
 POOL, QUERIES, FOUND = 3000, 300, 10
 STARTS = {"random": "random", "sefa": "SeFa", "ganspace": "GANSpace", "voynov": "LD"}
 METRICS = {
-    "cosine": "cosine", "covered": "factors", "beta_vae": "BetaVAE", "factor_vae": "FactorVAE", "mig": "MIG",
-    "disentanglement": "D", "completeness": "C", "informativeness": "I", "sap": "SAP",
+    "cosine": "cosine", "covered": "factors", "beta_vae": "BetaVAE", "factor_vae": "FactorVAE",
+    "mig": "MIG", "disentanglement": "D", "completeness": "C", "informativeness": "I", "sap": "SAP",
 }  # fmt: skip
 LOOKS = ("ink", "stroke width", "slant", "height", "width")
 CODES = 256
@@ -84,10 +84,10 @@ class Padded(Generator):
 def start_of(how: str, generator: Generator, k: int, seed: int) -> tuple[Directions, float | None]:
     """Directions to begin with and, for LD, the share of images its reconstructor tells rightly."""
     if how == "voynov":
-        found = discover(Padded(generator), LD.model_copy(update={"k": k}), seed=seed, device=DEVICE)
-        return Directions(found.directions.matrix, "LD", generator=generator.digest()), (
-            found.accuracy
-        )
+        settings = LD.model_copy(update={"k": k})
+        found = discover(Padded(generator), settings, seed=seed, device=DEVICE)
+        begun = Directions(found.directions.matrix, "LD", generator=generator.digest())
+        return begun, found.accuracy
     if how == "ganspace" and isinstance(generator, ShapesGenerator):
         return ganspace_of_pixels(generator, k, seed), None
     return find.find_directions(how, generator, k, seed), None  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ def ganspace_of_pixels(generator: Generator, k: int, seed: int, n: int = 5000) -
 # --- shapes: known factors, and retrieval
 
 
-def known(_: Path, seed: int) -> Iterator[dict[str, Any]]:
+def known(_: Path, seed: int, starts: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Metrics of four kinds of directions before and after, and retrieval with the scorers.
 
     Axes and everything that is drawn go by the seed. The codes are exact, as of a perfect encoder:
@@ -118,7 +118,7 @@ def known(_: Path, seed: int) -> Iterator[dict[str, Any]]:
     places = grid_places()
     out: dict[str, Any] = {"starts": {}}
     out["axes"] = held_against(generator, generator.axes, places, seed)
-    for how in STARTS:
+    for how in starts:
         began = time.process_time()
         begun, told = start_of(how, generator, len(FACTORS), seed)
         done = refine(generator, begun, KNOWN, seed=seed, device=DEVICE)
@@ -213,14 +213,14 @@ def precision(by: Tensor, v: Tensor) -> float:
 # --- digits: published generators
 
 
-def digits(name: str) -> Callable[[Path, int], Iterator[dict[str, Any]]]:
+def digits(name: str) -> Callable[[Path, int, Sequence[str]], Iterator[dict[str, Any]]]:
     """How well pairs are ordered with directions as found and as refined, and what they change."""
 
-    def part(root: Path, seed: int) -> Iterator[dict[str, Any]]:
+    def part(root: Path, seed: int, starts: Sequence[str]) -> Iterator[dict[str, Any]]:
         generator = load_generator(name, root)
         classify = lenet(root)
         out: dict[str, Any] = {"starts": {}}
-        for how in STARTS:
+        for how in starts:
             began = time.process_time()
             begun, told = start_of(how, generator, 10, seed)
             done = refine(generator, begun, DIGITS, seed=seed, device=DEVICE)
@@ -338,7 +338,7 @@ def show(
 # --- speed
 
 
-def speed(_: Path, seed: int) -> Iterator[dict[str, Any]]:
+def speed(_: Path, seed: int, __: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Processor time, in turns: updates, scores, and metrics with codes kept and computed anew."""
     generator = ShapesGenerator(seed=seed)
     rows: dict[str, Any] = {"load": os.getloadavg()[0], "cores": os.cpu_count()}
@@ -395,8 +395,9 @@ def updating(
 def with_codes_kept(generator: ShapesGenerator, votes: int = 5000, tried: int = 50) -> dict:
     """FactorVAE from a table of codes, and with the images of every vote encoded anew."""
     net = Encoder((3, 32, 32), 7).eval()
-    once = seconds(lambda: tables_of.append(encode_grid(generator, net)))
-    table = disentangle.FactorTable(tables_of.pop(), SIZES)
+    began = time.process_time()
+    table = disentangle.FactorTable(encode_grid(generator, net), SIZES)
+    once = time.process_time() - began
     kept = seconds(lambda: disentangle.factor_vae(table, votes=votes))
     ids = torch.randint(len(table.codes), (tried, disentangle.PAIRS))
     anew = seconds(lambda: [net(as_uint8(generator.grid_images(row))) for row in ids]) / tried
@@ -406,9 +407,6 @@ def with_codes_kept(generator: ShapesGenerator, votes: int = 5000, tried: int = 
         "ratio": anew * images / disentangle.PAIRS / (once + kept),
         "ratio_without_encoding": anew * images / disentangle.PAIRS / kept,
     }  # fmt: skip
-
-
-tables_of: list[Tensor] = []
 
 
 # --- tables
@@ -444,54 +442,55 @@ def said(values: Sequence[float], digits: int = 2) -> str:
     return f"{told.value:.{digits}f} ± {(told.high - told.low) / 2:.{digits}f}"
 
 
+def measured(part: str, how: str) -> list[dict[str, Any]]:
+    """What was measured with one kind of start, for each seed."""
+    return [entry["starts"][how] for entry in read(part) if how in entry["starts"]]
+
+
 def known_table() -> str:
-    entries = read("known")
     rows = []
     for how, name in STARTS.items():
+        runs = measured("known", how)
         for side, title in (("before", name), ("after", f"{name} + SRE")):
-            each = [entry["starts"][how][side] for entry in entries]
-            rows.append([title, *(said([e[key] for e in each]) for key in METRICS)])
-        rows.append([f"*gained, {name}*", *(
-            said([e["starts"][how]["after"][key] - e["starts"][how]["before"][key]
-                  for e in entries]) for key in METRICS)])  # fmt: skip
-    rows.append(["the axes", *(said([e["axes"][key] for e in entries]) for key in METRICS)])
-    return table(["", *METRICS.values()], rows)
+            values = [said([run[side][key] for run in runs]) for key in METRICS]
+            rows.append([title, str(len(runs)), *values])
+        gains = [said([run["after"][key] - run["before"][key] for run in runs]) for key in METRICS]
+        rows.append([f"*gain, {name}*", "", *gains])
+    axes = [said([entry["axes"][key] for entry in read("known")]) for key in METRICS]
+    rows.append(["the axes themselves", str(len(read("known"))), *axes])
+    return table(["", "seeds", *METRICS.values()], rows)
 
 
 def retrieval_table() -> str:
-    entries = read("known")
+    runs = {how: [run["retrieval"] for run in measured("known", how)] for how in STARTS}
     rows = []
     for factor in FACTORS:
-        each = {how: [e["starts"][how]["retrieval"][factor] for e in entries] for how in STARTS}
-        rows.append([
-            factor,
-            *(said([e["direction"] for e in each[how]]) for how in STARTS),
-            said([e["pixels"] for e in each["random"]]),
-            said([e["chance"] for e in each["random"]]),
-        ])  # fmt: skip
+        by_score = [said([run[factor]["direction"] for run in runs[how]]) for how in STARTS]
+        others = [
+            said([run[factor][key] for run in runs["random"]]) for key in ("pixels", "chance")
+        ]
+        rows.append([factor, *by_score, *others])
     names = [f"{name} + SRE" for name in STARTS.values()]
-    return table(["precision at 10", *names, "pixels", "random order"], rows)
+    return table(["", *names, "pixels", "random order"], rows)
 
 
 def digits_table() -> str:
     rows = []
     for part in ("mnist-dcgan", "mnist-gan", "mnist-vae"):
-        entries = read(part)
-        for how, name in STARTS.items() if entries else ():
-            for side, title in (("before", name), ("after", f"{name} + SRE")):
-                each = [summary(entry["starts"][how][side]) for entry in entries]
-
-                def mean(key: str, digits: int = 2, each: list = each) -> str:
-                    return f"{statistics.fmean(e[key] for e in each):.{digits}f}"
-
+        for how, name in STARTS.items():
+            runs = measured(part, how)
+            for side, title in (("before", name), ("after", f"{name} + SRE")) if runs else ():
+                each = [summary(run[side]) for run in runs]
+                mean = {key: statistics.fmean(e[key] for e in each) for key in each[0]}
                 rows.append([
                     f"{part}, {title}",
-                    f"{mean('ranked_right')} ({mean('best')} to {mean('worst')})",
-                    mean("change", 3), mean("looks_share"), mean("looks_size"),
-                    mean("digits_share"), mean("digits_size"),
+                    f"{mean['ranked_right']:.2f} ({mean['best']:.2f} to {mean['worst']:.2f})",
+                    f"{mean['change']:.3f}",
+                    *(f"{mean[key]:.2f}" for key in ("looks_share", "looks_size", "digits_share",
+                                                     "digits_size")),
                 ])  # fmt: skip
     head = ["", "pairs ordered (best to worst)", "change of image", "looks: largest share",
-            "looks: change in all", "digits: largest share", "digits: change in all"]  # fmt: skip
+            "looks: all changes", "digits: largest share", "digits: all changes"]  # fmt: skip
     return table(head, rows)
 
 
@@ -523,6 +522,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=[*PARTS, "tables"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--root", type=Path, default=os.environ.get("TRUECUE_DATA"))
     options = parser.parse_args()
     if options.part == "tables":
@@ -533,9 +533,11 @@ def main() -> None:
     path = RESULTS / f"{options.part}.json"
     for seed in options.seeds:
         began = time.process_time()
-        for entry in PARTS[options.part](options.root, seed):  # again with each kind of directions
+        for entry in PARTS[options.part](options.root, seed, options.starts):  # after each start
             entries = json.loads(path.read_text()) if path.exists() else {}
-            path.write_text(json.dumps(entries | {str(seed): entry}, indent=1) + "\n")
+            held = entries.get(str(seed), {}).get("starts", {}) | entry.get("starts", {})
+            entries[str(seed)] = entry | ({"starts": held} if held else {})
+            path.write_text(json.dumps(entries, indent=1) + "\n")
         print(f"{options.part}, seed {seed}: {time.process_time() - began:.0f} s of processor time")
 
 

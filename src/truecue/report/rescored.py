@@ -1,4 +1,4 @@
-"""The heat map of re-scoring: which attributes each direction changes, before and after refining."""
+"""The heat map of re-scoring: what each direction changes, before and after refining."""
 
 from __future__ import annotations
 
