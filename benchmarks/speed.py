@@ -31,7 +31,8 @@ from truecue.data.sets import ImageSet
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
 from truecue.directions.find import random_directions
-from truecue.directions.sre import SRE, Pairs, PairSource, refine
+from truecue.directions.ranking import Pairs, PairSource
+from truecue.directions.sre import SRE, refine
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, count
 from truecue.engine.learner import Learner, freeze

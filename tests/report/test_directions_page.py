@@ -15,6 +15,7 @@ from truecue.report.directions import (
     STARTS,
     Traversal,
     signed,
+    turning,
     write_refined,
     write_traversal,
 )
@@ -74,6 +75,16 @@ def test_refined_page(tmp_path: Path) -> None:
     twin = json.loads((tmp_path / "refined.json").read_text())
     assert twin["curve"][0]["directions"] is None
     assert {"before-after.png", "start0.png"} == set(twin["files"])
+
+
+def test_the_angle_over_training_is_drawn(tmp_path: Path) -> None:
+    told = report()
+    for i, row in enumerate(told["curve"]):
+        row["turned"] = 7.0 * i
+    still = turning([row | {"turned": 0.0} for row in told["curve"]])
+    page = write_refined(traversal(), traversal(), told, tmp_path, ABOUT).read_text()
+    assert turning(told["curve"]) in page
+    assert still not in page
 
 
 @pytest.mark.parametrize(("right", "tone"), [(0.9, "good"), (0.5, "bad")])

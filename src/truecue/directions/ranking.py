@@ -104,9 +104,11 @@ class ScaleRanking(Learner):
         self.scorer.train(ranks)
         self.map.train(not ranks)
         with torch.set_grad_enabled(not ranks and torch.is_grad_enabled()):
-            self.map.settle()
+            if ranks:  # directions have just been moved; in their own turn they are as they were
+                self.map.settle()
             images = self.images(pairs)
-        broken = ~images.detach().isfinite().all() & (self.broken < 0)
+        # one pass over the images, where isfinite() takes four
+        broken = ~images.detach().sum(dtype=torch.float32).isfinite() & (self.broken < 0)
         self.broken.copy_(torch.where(broken, pairs.step, self.broken))
         s1, s2 = self.scorer(images).float().chunk(2)
         y = moved_further(pairs.eps1, pairs.eps2)

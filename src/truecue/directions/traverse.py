@@ -106,4 +106,5 @@ def symmetric(reach: float, n: int) -> list[float]:
             "a traversal goes as far back as forward: give a step above 0 and an odd number of"
             f" columns from 3 on; got {reach:g} and {n}"
         )
-    return torch.linspace(-reach, reach, n).tolist()
+    half = n // 2
+    return [reach * ((i - half) / half) for i in range(n)]  # linspace may miss 0

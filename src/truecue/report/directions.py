@@ -124,6 +124,7 @@ def write_refined(
         "by_direction": by_direction(after),
         "panels": [
             ("Loss in training", training(report["curve"])),
+            ("Mean angle from where directions began", turning(report["curve"])),
             ("Pairs ordered rightly, by direction", bars(accuracy)),
         ],
         "rows": [
@@ -202,6 +203,20 @@ def training(curve: Sequence[Mapping[str, Any]]) -> str:
                   transform=axes.get_yaxis_transform(), color="#4a5362")  # fmt: skip
         axes.set(xlabel="step", ylabel="ranking loss", ylim=(0, 0.8))
         axes.legend(frameon=False, fontsize=8, loc="lower left")
+        axes.grid(axis="y")
+
+    return svg(3.6, 2.3, draw)
+
+
+def turning(curve: Sequence[Mapping[str, Any]]) -> str:
+    """How far directions have turned over training, as a data address."""
+
+    def draw(axes: Axes) -> None:
+        known = [row for row in curve if row.get("turned") is not None]
+        known = known[:: -(-len(known) // POINTS) or 1]
+        axes.plot([row["step"] for row in known], [row["turned"] for row in known], color=AFTER)
+        axes.set(xlabel="step", ylabel="degrees")
+        axes.set_ylim(bottom=0)
         axes.grid(axis="y")
 
     return svg(3.6, 2.3, draw)
