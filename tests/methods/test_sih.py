@@ -124,6 +124,10 @@ class Validation(NamedTuple):
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
+
 
 def test_the_value_to_stop_by_is_the_published_one() -> None:
     learner, run = published(), Run(None, 0, Device("cpu"))
