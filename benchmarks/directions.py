@@ -21,14 +21,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from speed import bare_update
 from torch import Tensor, nn
 
 from truecue.directions import find
 from truecue.directions.directions import Directions, unit
 from truecue.directions.discover import Discover, discover
 from truecue.directions.encode import Encoder
-from truecue.directions.ranking import PairSource
+from truecue.directions.ranking import Pairs, PairSource
 from truecue.directions.rescore import rescore
 from truecue.directions.search import retrieve
 from truecue.directions.sre import SRE, Refined, refine
@@ -359,6 +358,28 @@ def seconds(work: Callable[[], Any]) -> float:
     began = time.process_time()
     work()
     return time.process_time() - began
+
+
+def bare_update(
+    generator: Generator, scorer: Scorer, rows: torch.Tensor, pairs: Pairs, updates: int
+) -> float:
+    """Seconds an update of SRE's networks on fixed pairs, with nothing around them."""
+    rows = rows.clone().requires_grad_()
+    eps, codes = torch.cat([pairs.eps1, pairs.eps2]), torch.cat([pairs.z, pairs.z])
+    y = (pairs.eps1 > pairs.eps2).float()
+    optimizers = [torch.optim.Adam(ps, fused=True) for ps in (scorer.parameters(), [rows])]
+    began = time.perf_counter()
+    for _ in range(updates):
+        for ranks, optimizer in zip((True, False), optimizers, strict=True):
+            scorer.train(ranks).requires_grad_(ranks)
+            with torch.set_grad_enabled(not ranks):
+                images = generator(codes, eps @ rows)
+            s1, s2 = scorer(images).chunk(2)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(s1 - s2, y)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    return (time.perf_counter() - began) / updates
 
 
 def updating(

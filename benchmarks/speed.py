@@ -30,9 +30,6 @@ from truecue.data.loader import Batch, Loader
 from truecue.data.sets import ImageSet
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
-from truecue.directions.find import random_directions
-from truecue.directions.ranking import Pairs, PairSource
-from truecue.directions.sre import SRE, refine
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, count
 from truecue.engine.learner import Learner, freeze
@@ -47,9 +44,6 @@ from truecue.methods.lff import Failure
 from truecue.methods.lowrank import Probe
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier
-from truecue.nets.generator import Generator
-from truecue.nets.procedural import ShapesGenerator
-from truecue.nets.scorer import Scorer
 
 SHAPE = {"channels": 3, "size": 28, "n_classes": 10}
 
@@ -228,50 +222,6 @@ def probing(data: ImageSet, epochs: int = 10) -> dict[str, float]:
     }
 
 
-def bare_update(
-    generator: Generator, scorer: Scorer, rows: torch.Tensor, pairs: Pairs, updates: int
-) -> float:
-    """Seconds an update of SRE's networks on fixed pairs, with nothing around them."""
-    rows = rows.clone().requires_grad_()
-    eps, codes = torch.cat([pairs.eps1, pairs.eps2]), torch.cat([pairs.z, pairs.z])
-    y = (pairs.eps1 > pairs.eps2).float()
-    optimizers = [torch.optim.Adam(ps, fused=True) for ps in (scorer.parameters(), [rows])]
-    began = time.perf_counter()
-    for _ in range(updates):
-        for ranks, optimizer in zip((True, False), optimizers, strict=True):
-            scorer.train(ranks).requires_grad_(ranks)
-            with torch.set_grad_enabled(not ranks):
-                images = generator(codes, eps @ rows)
-            s1, s2 = scorer(images).chunk(2)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(s1 - s2, y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-    return (time.perf_counter() - began) / updates
-
-
-def refining(scorer: str, updates: int, rounds: int) -> dict[str, float]:
-    """SRE on shapes of 3x32x32, 32 images in an update, against the bare cost of its networks."""
-    settings = SRE(scorer=scorer, steps=updates)
-    generator, device = ShapesGenerator(), Device("cpu")
-    start = random_directions(generator, 7)
-    reach = settings.reach(generator, 7)
-    pairs = PairSource(
-        generator, k=7, reach=reach, images=32, steps=1, seed=0, device=device
-    ).batch(0)
-    bare, ours = [], []
-    for _ in range(rounds + 1):  # the first round warms up
-        net = Scorer(scorer, (3, 32, 32), 7)
-        bare.append(bare_update(generator, net, start.matrix, pairs, updates))
-        figures = refine(generator, start, settings, device=device).report["figures"]
-        ours.append(figures["seconds"] / updates)
-    return {
-        "bare_ms": statistics.median(bare[1:]) * 1e3,
-        "ours_ms": statistics.median(ours[1:]) * 1e3,
-        "bare_over_ours": statistics.median(b / o for b, o in zip(bare[1:], ours[1:], strict=True)),
-    }
-
-
 BENCH = """
 seeds = [0, 1, 2, 3]
 settings = { "plan.epochs" = 80 }
@@ -397,8 +347,6 @@ def main() -> None:
         "contrastive_and_fairkl": pairs_of_a_batch(options.rounds),
         "rank_penalty": penalty_ways(),
         "probing": probing(data.select(torch.arange(5000))),
-        "update_sre_small": refining("small", 200, options.rounds),
-        "update_sre_resnet18": refining("resnet18", 20, options.rounds),
         "bench_of_12_cells": bench_cells(),
         "loader": loaders(data),
         "evaluation": evaluation(),

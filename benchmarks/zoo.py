@@ -44,11 +44,11 @@ def cases(part: str) -> Iterator[tuple[str, float, int, str]]:
         yield from (("none", 0.0, k, "conv") for k in range(20))
 
 
-def load(cue: str, strength: float, seed: int) -> Splits:
+def load(cue: str, strength: float, seed: int, digits: dict[str, int] = DIGITS) -> Splits:
     if cue == "fur":
         root = Path(os.environ["TRUECUE_DATA"])
         return DogsCats(size=32, conflicting=1 - strength).load(root, seed=seed)
-    suite = Planted(cues=cue, conflicting=round(1 - strength, 6), base_settings=DIGITS)
+    suite = Planted(cues=cue, conflicting=round(1 - strength, 6), base_settings=digits)
     return suite.load(seed=seed)
 
 

@@ -9,7 +9,6 @@ python benchmarks/zoo_features.py table                   # writes results/zoo_f
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -20,15 +19,14 @@ from statistics import mean, median
 
 import torch
 from torch import Tensor
+from zoo import NETS, SEEDS, STRENGTHS, load
 
 from truecue import (
     ERM,
     Audit,
     Device,
-    DogsCats,
     Judgement,
     Plan,
-    Planted,
     Splits,
     make_audit,
     measure_gaps,
@@ -41,10 +39,7 @@ from truecue.metrics.known import cue_auroc, low_end_purity
 from truecue.nets.classifier import Classifier
 
 RESULTS = Path(__file__).resolve().parent / "results"
-STRENGTHS = (0.5, 0.8, 0.95, 0.99)
-SEEDS = 3
 DIGITS = {"train_size": 2000, "test_size": 5000}
-NETS = {"conv": ("conv3", 4), "mlp": ("mlp-3x100", 10), "photos": ("conv3", 4)}
 JUDGED = 0.8
 """AUROC from which on a feature is judged spurious."""
 PAGE = 12
@@ -61,14 +56,6 @@ def cases(part: str) -> Iterator[tuple[str, float, int, str]]:
             yield ("none", 0.0, k, part)
 
 
-def load(cue: str, strength: float, seed: int) -> Splits:
-    if cue == "fur":
-        root = Path(os.environ["TRUECUE_DATA"])
-        return DogsCats(size=32, conflicting=1 - strength).load(root, seed=seed)
-    suite = Planted(cues=cue, conflicting=round(1 - strength, 6), base_settings=DIGITS)
-    return suite.load(seed=seed)
-
-
 def shown(part: ImageSet, data: Splits) -> Tensor:
     """Whether each image shows the value that is tied to its class: bool [n]."""
     assert data.bias is not None
@@ -79,7 +66,7 @@ def shown(part: ImageSet, data: Splits) -> Tensor:
 def run(cue: str, strength: float, seed: int, net: str) -> dict:
     """One model: features are judged by one half of the test images, measured on the other."""
     device, (arch, epochs) = Device("cpu"), NETS[net]
-    data = load(cue, strength, seed)
+    data = load(cue, strength, seed, DIGITS)
     began = time.process_time()
     method = ERM(plan=Plan(epochs=epochs, batch_size=64))
     trained = train(method, data, seed=seed, arch=arch, device=device, baseline=False)
@@ -148,7 +135,7 @@ def unseen(audit: Audit, net: Classifier, device: Device, seed: int) -> dict[str
     pairs = [(f.class_index, f.feature) for f in audit.pairs()]
     found = {}
     for cue in CUES:
-        data = load(cue, 0.95, seed)
+        data = load(cue, 0.95, seed, DIGITS)
         best = best_of_class(aurocs(net, data.test, data, device), pairs)
         found[cue] = [c["best"] for c in best if c["best"] is not None]
     return found

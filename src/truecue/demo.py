@@ -13,7 +13,7 @@ import torch
 from truecue import api
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit
-from truecue.audit.measure import measure_gaps
+from truecue.audit.make import make_audit
 from truecue.audit.verdicts import Answer, Judgement
 from truecue.auditing import audit
 from truecue.data.sets import Splits
@@ -21,7 +21,6 @@ from truecue.engine.device import Device
 from truecue.methods.denetdm import DeNetDM
 from truecue.metrics.known import cue_auroc
 from truecue.repair.repair import repair_audit
-from truecue.report.audit_page import write_audit_page
 from truecue.report.repair_page import write_repair_page
 from truecue.report.story_page import write_story
 
@@ -56,10 +55,9 @@ def demo(
         "seed": seed, "device": device, "facts": facts, "fresh": fresh, "quiet": quiet,
     }  # fmt: skip
     trained = api.train(method, data, out=out / "train", **given)
-    before = audit(out / "audit", data, trained.others["erm"], pictures=4, **given)
-    judged = judge_by_truth(before.audit, data)
-    measure_gaps(before.audit, seed=seed)
-    write_audit_page(before.audit, data, pictures=4, device=device, quiet=quiet)
+    plain = trained.others["erm"]
+    judged = judge_by_truth(make_audit(out / "audit", data, plain, **given), data)
+    before = audit(out / "audit", data, plain, pictures=4, **given | {"fresh": False})
     repaired = repair_audit(
         before.audit, data, methods=("low", "random"), seeds=(seed,), device=device, facts=facts,
         quiet=quiet,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from truecue.atomic import write_text
-from truecue.audit.audit import Audit
+from truecue.audit.audit import Audit, Feature
 from truecue.audit.make import write_array
 from truecue.audit.verdicts import Aggregate
 from truecue.metrics.agreement import null_gap
@@ -92,6 +93,44 @@ def measure_gaps(
     }
     write_text(audit.folder / "gaps.json", json.dumps(told, indent=1) + "\n")
     return told
+
+
+class Candidate(NamedTuple):
+    """A feature of a class with its gaps."""
+
+    feature: Feature
+    gaps: dict[str, Mapping[str, Any]]
+    """By split, its row in gaps.json."""
+    said: str
+    """What the verdict is called; empty where there is none."""
+
+
+def candidates_by_gap(audit: Audit) -> list[Candidate]:
+    """All features of all classes, the largest gap on validation images first.
+
+    On test images where there are no validation images; features without a gap come last.
+
+    Raises:
+        DataError: nothing has been measured.
+    """
+    splits = audit.gaps()["splits"]
+    rows = {
+        split: {(row["class"], row["feature"]): row for row in found["pairs"]}
+        for split, found in splits.items()
+    }
+    first = "val" if "val" in splits else "test"
+    judged = audit.verdicts().aggregate().pairs
+
+    def size(candidate: Candidate) -> tuple[float, float]:
+        row = candidate.gaps[first]
+        return (row["gap"]["value"] if "gap" in row else -2.0, candidate.feature.share or 0.0)
+
+    found = []
+    for f in audit.pairs():
+        pair = f.class_index, f.feature
+        said = judged[pair].said if pair in judged else ""
+        found.append(Candidate(f, {split: of[pair] for split, of in rows.items()}, said))
+    return sorted(found, key=size, reverse=True)
 
 
 def _moments(audit: Audit, split: str) -> Moments:

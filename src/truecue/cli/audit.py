@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -145,8 +146,8 @@ def audit(
         raise ConfigError("--arch is about --encoder or a model to train; --model has its own")
     net, made = _model(model)
     suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
-    if net is not None and "size" not in given:
-        suite = _sized(suite, net)
+    if net is not None:
+        suite = o.in_model_size(suite, given, net.spec["size"])
     seed = int(made.get("seed", 0)) if seed is None else seed
     splits = o.load(suite, root, seed, quiet=quiet or as_json)
     compute = o.open_device(device, threads=threads)
@@ -210,13 +211,6 @@ def _model(path: Path | None) -> tuple[Classifier | None, dict[str, Any]]:
     return net, net.spec.get("extra", {})
 
 
-def _sized(suite: Any, net: Classifier) -> Any:
-    """Your own images in the size that the model was trained on."""
-    from truecue.data.suites.folder import Folder
-
-    return suite.override({"size": net.spec["size"]}) if isinstance(suite, Folder) else suite
-
-
 def _encoder(
     path: str, arch: str | None, norm: str | None, images: ImageSet, root: Path | None
 ) -> Classifier:
@@ -255,23 +249,14 @@ def _show(asked: Audited) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from truecue.audit.measure import candidates_by_gap
+
     audit, cues = asked.audit, asked.cues
     console = Console(highlight=False)
     measured = asked.gaps["splits"]
-    first = "val" if "val" in measured else "test"
-    by_pair = {
-        split: {(row["class"], row["feature"]): row for row in found["pairs"]}
-        for split, found in measured.items()
-    }
+    order = candidates_by_gap(audit)
     judged = audit.verdicts().aggregate().pairs
-
-    def size(pair: tuple[int, int]) -> tuple[float, float]:
-        row, share = by_pair[first][pair], pairs[pair].share
-        return float(row["gap"]["value"]) if "gap" in row else -2.0, share or 0.0
-
-    pairs = {(f.class_index, f.feature): f for f in audit.pairs()}
-    order = sorted(pairs, key=size, reverse=True)
-    said = "validation" if first == "val" else "test"
+    said = "validation" if "val" in measured else "test"
     title = f"Candidates, the largest {said} gap first; gaps in points"
     table = Table(title=title, title_justify="left")
     table.add_column("class")
@@ -280,15 +265,13 @@ def _show(asked: Audited) -> None:
     for name in ("share", *(f"{split} gap" for split in measured), f"q, {last}"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for pair in order[:ROWS]:
-        f = pairs[pair]
-        rows = [found[pair] for found in by_pair.values()]
+    for f, by_split, verdict in order[:ROWS]:
+        rows = list(by_split.values())
         gaps_shown = [_gap(row, whole=row is rows[-1]) for row in rows]
-        verdict = judged[pair].said if pair in judged else "–"
         table.add_row(
             escape(audit.classes[f.class_index]), escape(f.name.removeprefix("feature ")),
             "–" if f.share is None else f"{f.share:.0%}", *gaps_shown,
-            _chance(rows[-1]), verdict,
+            _chance(rows[-1]), verdict or "–",
         )  # fmt: skip
     console.print(table)
     if len(order) > ROWS:
@@ -353,13 +336,13 @@ def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:
         )
 
 
-def _chance(row: dict[str, Any]) -> str:
+def _chance(row: Mapping[str, Any]) -> str:
     if "q" not in row:
         return "–"
     return f"{row['q']:.3f}" if row["q"] >= 0.001 else "<0.001"
 
 
-def _gap(row: dict[str, Any], *, whole: bool) -> str:
+def _gap(row: Mapping[str, Any], *, whole: bool) -> str:
     """A gap in points, with its interval where it is wanted whole."""
     if "gap" not in row:
         return "–"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -431,7 +430,6 @@ def _facts(
 
 def _write(path: Path, values: dict[str, Any]) -> None:
     from truecue.atomic import write_text
-    from truecue.report.report import finite, sound
+    from truecue.report.report import sound, twin_of
 
-    text = json.dumps(finite(values), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, sound(text + "\n"))
+    write_text(path, sound(twin_of(values)))

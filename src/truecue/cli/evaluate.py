@@ -32,7 +32,6 @@ def evaluate(
     from truecue import api
     from truecue.cli.show import show_report
     from truecue.config import parse_assignments
-    from truecue.data.suites.folder import Folder
     from truecue.errors import ConfigError
     from truecue.nets.classifier import load_classifier
     from truecue.report.report import finite, write_report
@@ -45,8 +44,7 @@ def evaluate(
     net = load_classifier(model)
     made = net.spec.get("extra", {})
     suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
-    if isinstance(suite, Folder) and "size" not in given:
-        suite = suite.override({"size": net.spec["size"]})
+    suite = o.in_model_size(suite, given, net.spec["size"])
     report = api.evaluate(
         net,
         o.load(suite, root, int(made.get("seed", 0)) if seed is None else seed),

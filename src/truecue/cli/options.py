@@ -16,6 +16,8 @@ import typer
 from truecue.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from truecue.config import Config
     from truecue.data.sets import Splits
     from truecue.data.suites.base import Suite
@@ -148,6 +150,14 @@ def open_device(
         precision=precision,  # type: ignore[arg-type]
         deterministic=deterministic,
     )
+
+
+def in_model_size(suite: Suite, given: Mapping[str, Any], size: int) -> Suite:
+    """A suite with images of a model's size, if they are the user's own and no size is given."""
+    from truecue.data.suites.folder import Folder
+
+    own = isinstance(suite, Folder) and "size" not in given
+    return suite.override({"size": size}) if own else suite
 
 
 def keep_freed_memory() -> bool:

@@ -207,7 +207,6 @@ def _of_model(
     root: Path | None, compute: Device, choices: dict[str, Any], *, quiet: bool,
 ) -> tuple[BiasPictures, Path]:  # fmt: skip
     """Pictures of what any classifier goes by, and the page."""
-    from truecue.data.suites.folder import Folder
     from truecue.explain import show_bias
     from truecue.methods.bias_half import BiasHalf
     from truecue.nets.classifier import load_classifier
@@ -216,8 +215,7 @@ def _of_model(
     suite = o.open_suite(data, changes)
     o.check_names(own, BiasHalf, suite)
     settings = BiasHalf().override(own)
-    if isinstance(suite, Folder) and "size" not in changes:
-        suite = suite.override({"size": net.spec["size"]})
+    suite = o.in_model_size(suite, changes, net.spec["size"])
     home = model.parent / f"bias-{model.stem}" if model.is_file() else model / "bias-model"
     seed = int(net.spec.get("extra", {}).get("seed", 0))  # of the splits that it was trained on
     shown = show_bias(
@@ -230,11 +228,8 @@ def _of_model(
 
 def _suite(asked: dict[str, Any], data: str | None, changes: dict[str, Any]) -> Suite:
     """The run's suite with the run's settings, or the one that the user names."""
-    from truecue.data.suites.folder import Folder
-
     if data is not None:
         suite = o.open_suite(data, changes)
-        if isinstance(suite, Folder) and "size" not in changes:
-            suite = suite.override({"size": asked.get("data_settings", {}).get("size", suite.size)})
-        return suite
+        size = asked.get("data_settings", {}).get("size")
+        return suite if size is None else o.in_model_size(suite, changes, size)
     return o.suite_again(asked, changes)

@@ -182,7 +182,6 @@ def _given(
 ) -> Splits:
     """The splits that the classifier was trained on."""
     from truecue.config import parse_assignments
-    from truecue.data.suites.folder import Folder
     from truecue.engine.evaluate import check_fits
     from truecue.errors import ConfigError
 
@@ -192,8 +191,7 @@ def _given(
             f"there is no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
         )
     suite = o.open_suite(data, given)
-    if isinstance(suite, Folder) and "size" not in given:
-        suite = suite.override({"size": net.spec["size"]})
+    suite = o.in_model_size(suite, given, net.spec["size"])
     splits = o.load(suite, root, int(net.spec.get("extra", {}).get("seed", 0)), quiet=quiet)
     check_fits(net, splits.train)
     return splits

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit, Feature
+from truecue.audit.measure import Candidate, candidates_by_gap
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.progress import counter
@@ -23,6 +23,8 @@ from truecue.report.gaps import gap_bars
 from truecue.report.page import environment
 from truecue.report.ranked import ranked_strip
 from truecue.report.report import sound
+from truecue.report.sheet import media_type
+from truecue.report.svg import data_address
 from truecue.report.view import SPACE, percent, points
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ ROWS = 100
 UNLIKE = 0.1
 """Accuracy by which test images are harder than validation images where the two are unlike."""
 _LOUD = ("alarm", "suspect")
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def write_audit_page(
@@ -60,7 +63,7 @@ def write_audit_page(
     """
     audit.check(data)
     gaps, cues = audit.gaps(), read_cues(audit)
-    candidates = _candidates(audit, gaps)
+    candidates = candidates_by_gap(audit)
     drawn, notes = _draw(
         audit, data.train, candidates[:pictures], robust, device or Device(), quiet=quiet
     )
@@ -75,11 +78,11 @@ def write_audit_page(
         notes=facts["notes"],
         cues=cues and _cue_table(cues, data.test, audit),
         verdicts=judged and _verdicts(judged, audit, names[-1]),
-        split={"val": "validation", "test": "test"}[names[0]],
-        splits=[{"val": "validation", "test": "test"}[name] for name in names],
+        split=_WORDS[names[0]],
+        splits=[_WORDS[name] for name in names],
         features=[_shown(c, audit, picture, names)
                   for c, picture in zip(candidates, drawn, strict=False)],
-        picture_notes=[_sentence(note) for note in notes],
+        picture_notes=[sentence(note) for note in notes],
         rows=[_row(c, audit, names) for c in candidates[:ROWS]],
         more=len(candidates) if len(candidates) > ROWS else None,
         steps=_steps(audit, cues, judged),
@@ -105,37 +108,8 @@ def read_cues(audit: Audit) -> dict[str, Any] | None:
     return found
 
 
-class _Candidate(NamedTuple):
-    feature: Feature
-    rows: dict[str, Mapping[str, Any]]
-    """Its gaps, by split."""
-    verdict: str
-
-
-def _candidates(audit: Audit, gaps: Mapping[str, Any]) -> list[_Candidate]:
-    """All features of all classes, the largest gap on validation images first."""
-    by_pair = {
-        split: {(row["class"], row["feature"]): row for row in found["pairs"]}
-        for split, found in gaps["splits"].items()
-    }
-    judged = audit.verdicts().aggregate().pairs
-    found = []
-    for f in audit.pairs():
-        pair = f.class_index, f.feature
-        verdict = judged[pair].said if pair in judged else ""
-        rows = {split: rows[pair] for split, rows in by_pair.items()}
-        found.append(_Candidate(f, rows, verdict))
-    first = "val" if "val" in by_pair else "test"
-
-    def size(c: _Candidate) -> tuple[float, float]:
-        row = c.rows[first]
-        return (row["gap"]["value"] if "gap" in row else -2.0, c.feature.share or 0.0)
-
-    return sorted(found, key=size, reverse=True)
-
-
 def _draw(
-    audit: Audit, train: ImageSet, candidates: Sequence[_Candidate], robust: bool, device: Device,
+    audit: Audit, train: ImageSet, candidates: Sequence[Candidate], robust: bool, device: Device,
     *, quiet: bool,
 ) -> tuple[list[str | None], tuple[str, ...]]:  # fmt: skip
     """A picture for each candidate as a data address, and what a reader must know about them."""
@@ -154,7 +128,7 @@ def _draw(
             ends = audit.strongest, audit.weakest
             top, least = (_ids(end(f.class_index, f.feature, IMAGES), audit, f) for end in ends)
             picture = source.picture(f.class_index, f.feature, top, least)
-            drawn.append(_address(picture))
+            drawn.append(data_address(picture, media_type(picture)))
             tell(i + 1, len(candidates))
     return drawn, source.notes
 
@@ -162,11 +136,6 @@ def _draw(
 def _ids(ids: list[int], audit: Audit, f: Feature) -> Shown:
     at = torch.tensor(ids)
     return Shown(at, audit.columns("train")[at, f.slot])
-
-
-def _address(picture: bytes) -> str:
-    kind = "webp" if picture[:4] == b"RIFF" else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
 def _headline(
@@ -179,11 +148,10 @@ def _headline(
     if judged and judged["macro"]["value"] is not None:
         gap, null = judged["macro"], judged["null"]
         beyond = null["high"] is not None and gap["low"] > max(0.0, null["high"])
-        split = {"val": "validation", "test": "test"}[split]
         text = (
             (
                 f"Without its spurious cues the model is right {points(gap['value'])} points"
-                f" {'less' if gap['value'] > 0 else 'more'} often on {split} images."
+                f" {'less' if gap['value'] > 0 else 'more'} often on {_WORDS[split]} images."
             )
             .replace("+", "")
             .replace("−", "")
@@ -195,11 +163,10 @@ def _headline(
 
 
 def _lead(audit: Audit) -> str:
-    words = {"train": "training", "val": "validation", "test": "test"}
-    sizes = ", ".join(f"{part['n']:,} {words[n]}" for n, part in audit.facts["splits"].items())
+    sizes = ", ".join(f"{part['n']:,} {_WORDS[n]}" for n, part in audit.facts["splits"].items())
     right = {n: float((audit.predicted(n) == audit.labels(n)).float().mean()) for n in audit.splits}
     shares = " and ".join(
-        f"{percent(right[n], 1)} of the {words[n]} images" for n in audit.splits if n != "train"
+        f"{percent(right[n], 1)} of the {_WORDS[n]} images" for n in audit.splits if n != "train"
     )
     text = (
         f"A classifier of {len(audit.classes)} classes, right on {shares}, was asked what it goes"
@@ -213,7 +180,7 @@ def _lead(audit: Audit) -> str:
     return text
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
     """With a capital and a full stop."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
@@ -230,18 +197,18 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
         "chance": percent(cues["chance"], 1),
         "rows": [_cue_row(c) for c in shown],
         "rest": [c["name"] for c in cues["cues"] if c not in shown],
-        "notes": [_sentence(note) for note in cues["notes"]],
+        "notes": [sentence(note) for note in cues["notes"]],
         "alarms": [
             {
                 "name": c["name"], "verdict": c["verdict"],
-                "why": _sentence(c["why"]),
+                "why": sentence(c["why"]),
                 "strip": ends_strip(cues.get("ends", {}).get(c["name"]), test, audit),
             }
             for c in cues["cues"] if c["verdict"] in _LOUD
         ],
         "next": [
             [(part, bool(i % 2))
-             for i, part in enumerate(_sentence(step.replace("DATA", name)).split("`"))]
+             for i, part in enumerate(sentence(step.replace("DATA", name)).split("`"))]
             for step in dict.fromkeys(
                 step for c in cues["cues"] if c["verdict"] in _LOUD for step in c["next"]
             )
@@ -280,13 +247,11 @@ def ends_strip(ends: Mapping[str, Any] | None, test: ImageSet, audit: Audit) -> 
     names = "speaks least", "speaks most"
     each = len(order) // 2
     predicted = audit.predicted("test")
-    return _address(
-        ranked_strip(test, order, strengths, predicted, k=each, rows=names, ranks=False)
-    )
+    strip = ranked_strip(test, order, strengths, predicted, k=each, rows=names, ranks=False)
+    return data_address(strip, media_type(strip))
 
 
 def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, Any]:
-    split = {"val": "validation", "test": "test"}[split]
     gap, null, rows = judged["macro"], judged["null"], judged["classes"]
     answers = audit.gaps()["answers"]
     counts = (
@@ -301,10 +266,10 @@ def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, 
     if not rows or gap["value"] is None:
         return {"said": f"{counts} No class has enough images for a gap.", "figure": None}
     text = (
-        f"{counts} On {split} images the model is right on {percent(judged['high'], 1)} where the"
-        f" spurious cues are strong and on {percent(judged['low'], 1)} where they are weak: a gap"
-        f" of {points(gap['value'])} points ({_between(gap)}) over {gap['n']} classes. Random"
-        f" orders give {points(null['low'])} to {points(null['high'])}."
+        f"{counts} On {_WORDS[split]} images the model is right on {percent(judged['high'], 1)}"
+        f" where the spurious cues are strong and on {percent(judged['low'], 1)} where they are"
+        f" weak: a gap of {points(gap['value'])} points ({_between(gap)}) over {gap['n']} classes."
+        f" Random orders give {points(null['low'])} to {points(null['high'])}."
     )
     bands = np.array([row["null"] for row in rows], dtype=np.float64)
     values, low, high = (
@@ -312,17 +277,14 @@ def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, 
     )
     band = float(bands[:, 0].mean()), float(bands[:, 1].mean())
     figure = gap_bars([row["name"] for row in rows], values, low, high, band)
-    address = f"data:image/svg+xml;base64,{base64.b64encode(figure.encode()).decode()}"
-    return {"said": text, "figure": address, "split": split}
+    return {"said": text, "figure": data_address(figure.encode()), "split": _WORDS[split]}
 
 
-def _shown(
-    c: _Candidate, audit: Audit, picture: str | None, names: Sequence[str]
-) -> dict[str, Any]:
+def _shown(c: Candidate, audit: Audit, picture: str | None, names: Sequence[str]) -> dict[str, Any]:
     f = c.feature
     parts = [] if f.rank is None else [f"rank {f.rank}, {percent(f.share)} of the logit"]
     for name in names:
-        row, word = c.rows[name], "validation" if name == "val" else name
+        row, word = c.gaps[name], _WORDS[name]
         if "gap" not in row:
             parts.append(f"{word}: {row['why']}")
             continue
@@ -334,13 +296,13 @@ def _shown(
     return {
         "title": f"{audit.classes[f.class_index]}, {f.name}",
         "numbers": " · ".join(parts),
-        "verdict": c.verdict,
+        "verdict": c.said,
         "picture": picture,
     }
 
 
-def _row(c: _Candidate, audit: Audit, names: Sequence[str]) -> dict[str, Any]:
-    rows = [c.rows[name] for name in names]
+def _row(c: Candidate, audit: Audit, names: Sequence[str]) -> dict[str, Any]:
+    rows = [c.gaps[name] for name in names]
     return {
         "class": audit.classes[c.feature.class_index],
         "name": c.feature.name,
@@ -350,7 +312,7 @@ def _row(c: _Candidate, audit: Audit, names: Sequence[str]) -> dict[str, Any]:
             for row in rows
         ],
         "q": _q(rows[-1]["q"]) if "q" in rows[-1] else "–",
-        "verdict": c.verdict or "–",
+        "verdict": c.said or "–",
     }
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truecue.atomic import atomic, write_text
 from truecue.audit.show import BINS, MODEL, MOST_CLASSES, as_words
 from truecue.report import facts
 from truecue.report.bias import (
@@ -22,7 +21,7 @@ from truecue.report.bias import (
 )
 from truecue.report.page import environment
 from truecue.report.pictures import Picture, Tile, tiles
-from truecue.report.report import finite, sound
+from truecue.report.report import twin_of, write_page
 from truecue.report.sheet import sheet
 from truecue.report.svg import svg, svg_file
 from truecue.report.view import percent
@@ -57,15 +56,9 @@ def write_bias_page(
     """
     out = Path(out)
     files = image_files(pictures)
-    numbers = finite({"about": dict(about or {}), **pictures.to_dict(), "files": sorted(files)})
-    twin = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    twin = twin_of({"about": dict(about or {}), **pictures.to_dict(), "files": sorted(files)})
     page = render(pictures, json.loads(twin))
-    for name, content in files.items():
-        with atomic(out / name) as temporary:
-            temporary.write_bytes(content)
-    write_text(out / "bias.json", sound(twin))
-    write_text(out / "index.html", sound(page))
-    return out / "index.html"
+    return write_page(out / "index.html", page, "bias.json", twin, files)
 
 
 def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:

@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from truecue.atomic import atomic, write_text
 from truecue.report import facts
 from truecue.report.bias import plain_tiles
 from truecue.report.figures import AFTER, POINTS, ROLES
 from truecue.report.page import environment
 from truecue.report.pictures import MOST, Tile
-from truecue.report.report import finite, sound
+from truecue.report.report import twin_of, write_page
 from truecue.report.sheet import sheet
 from truecue.report.svg import svg
 from truecue.report.view import percent
@@ -250,7 +249,7 @@ def _write(
     out: Path, twin_name: str, numbers: Mapping[str, Any], files: Mapping[str, bytes],
     context: dict[str, Any],
 ) -> Path:  # fmt: skip
-    twin = json.dumps(finite(numbers), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    twin = twin_of(numbers)
     about = json.loads(twin)["about"]
     empty: dict[str, Any] = {"warnings": [], "pairs": [], "panels": [], "rows": [], "judged": ""}
     page = environment().get_template("directions.html.j2").render(
@@ -261,12 +260,7 @@ def _write(
             "files": sorted(files),
         }
     )  # fmt: skip
-    for name, content in files.items():
-        with atomic(out / name) as temporary:
-            temporary.write_bytes(content)
-    write_text(out / twin_name, sound(twin))
-    write_text(out / "index.html", sound(page))
-    return out / "index.html"
+    return write_page(out / "index.html", page, twin_name, twin, files)
 
 
 def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from truecue.errors import DataError
+from truecue.report.svg import data_address
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,4 +101,4 @@ def _encode(image: Image, small: bool) -> str:
         image.thumbnail((LARGE, LARGE))
         kind = "webp" if features.check("webp") else "jpeg"
         image.save(file, kind.upper(), quality=80)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_address(file.getvalue(), f"image/{kind}")

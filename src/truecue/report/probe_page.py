@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from truecue.atomic import write_text
 from truecue.directions import confirm as held
 from truecue.directions.directions import unit
 from truecue.directions.probe import LEVEL, table
@@ -21,7 +19,7 @@ from truecue.report.bias import plain_tiles
 from truecue.report.directions import SHOWN, signed
 from truecue.report.page import environment
 from truecue.report.rank_figures import COLOURS
-from truecue.report.report import finite, sound
+from truecue.report.report import twin_of, write_page
 from truecue.report.view import percent
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def write_probe(
         StorageError: a file could not be written.
     """
     warned = caveats(found, generator, directions, see, real)
-    numbers = finite({
+    twin = twin_of({
         "about": dict(about),
         "steps": found.steps,
         "codes": len(found.codes),
@@ -94,7 +92,6 @@ def write_probe(
         "real": None if real is None else _real_numbers(real, directions.names, classes),
         "to_judge": _to_judge(found, generator, directions, see, about),
     })  # fmt: skip
-    twin = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     page = environment().get_template("probe.html.j2").render(
         headline=headline(found, real),
         created=facts.moment(about.get("created")),
@@ -110,9 +107,7 @@ def write_probe(
         ],
         facts=_facts(about, directions),
     )  # fmt: skip
-    write_text(out / "probe.json", sound(twin))
-    write_text(out / "index.html", sound(page))
-    return out / "index.html"
+    return write_page(out / "index.html", page, "probe.json", twin)
 
 
 def headline(found: Probe, real: Real | None) -> tuple[str, str]:

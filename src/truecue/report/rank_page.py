@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truecue.atomic import atomic, write_text
 from truecue.report import facts
 from truecue.report import rank_figures as draw
 from truecue.report.bias_page import facts_of
 from truecue.report.figures import Panel
 from truecue.report.page import environment
-from truecue.report.report import finite, sound
+from truecue.report.report import twin_of, write_page
 from truecue.report.svg import data_address, svg_file
 from truecue.report.view import count, percent
 
@@ -48,15 +47,9 @@ def write_rank_page(
     """
     out = Path(out)
     files = figures(found)
-    numbers = finite({"about": dict(about or {}), **found.to_dict(), "files": sorted(files)})
-    twin = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    twin = twin_of({"about": dict(about or {}), **found.to_dict(), "files": sorted(files)})
     page = render(found, files, json.loads(twin))
-    for name, content in files.items():
-        with atomic(out / name) as temporary:
-            temporary.write_bytes(content)
-    write_text(out / "rank.json", sound(twin))
-    write_text(out / "index.html", sound(page))
-    return out / "index.html"
+    return write_page(out / "index.html", page, "rank.json", twin, files)
 
 
 def render(found: RankComparison, files: Mapping[str, bytes], numbers: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from truecue.report.page import environment
 from truecue.report.ranked import accuracy_by_rank
 from truecue.report.repair_words import TUNED, between, headline, next_steps, signed
 from truecue.report.report import sound
+from truecue.report.svg import data_address
 from truecue.report.view import Measure, count, interval, percent
 
 PARTS = {
@@ -106,8 +106,8 @@ def part(told: Mapping[str, Any], name: str) -> dict[str, Any]:
         "rows": rows,
         "groups": groups if before["groups"] else [],
         "group_names": list(_GROUPS.values()),
-        "arrows": _address(repair_arrows(arrows)) if known else None,
-        "curves": _address(accuracy_by_rank(curves)) if known else None,
+        "arrows": data_address(repair_arrows(arrows).encode()) if known else None,
+        "curves": data_address(accuracy_by_rank(curves).encode()) if known else None,
     }
 
 
@@ -163,10 +163,6 @@ def _groups(title: str, scores: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _curve(scores: Mapping[str, Any]) -> torch.Tensor:
     return torch.tensor([float("nan") if v is None else v for v in scores["curve"]])
-
-
-def _address(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:

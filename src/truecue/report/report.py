@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truecue.atomic import write_text
+from truecue.atomic import atomic, write_text
 from truecue.report.page import render
 from truecue.report.pictures import Picture
 
@@ -44,13 +44,41 @@ def write_report(
         DataError: pictures are of a wrong shape or type, or their captions do not fit.
         StorageError: a file could not be written.
     """
-    plain = finite(report)
-    twin = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    twin = twin_of(report)
     # the page is made from what the JSON file holds, so that the two cannot tell different stories
     page = render(json.loads(twin), pictures, bias)
-    write_text(out / "report.json", sound(twin))
-    write_text(out / "report.html", sound(page))
-    return out / "report.html"
+    return write_page(out / "report.html", page, "report.json", twin)
+
+
+def twin_of(values: Mapping[str, Any]) -> str:
+    """The JSON text of what a page shows, with null for numbers that are not finite."""
+    return json.dumps(finite(values), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_page(
+    path: Path, page: str, twin_name: str, twin: str, files: Mapping[str, bytes] | None = None
+) -> Path:
+    """Write a page, its pictures and its JSON twin into one folder, the page last.
+
+    Args:
+        path: of the page; its folder is made if it does not exist.
+        page: the HTML text.
+        twin_name: name of the JSON file.
+        twin: its text.
+        files: pictures as files of their own, by name.
+
+    Returns:
+        `path`. Each file replaces the one of its name at once.
+
+    Raises:
+        StorageError: a file could not be written.
+    """
+    for name, content in (files or {}).items():
+        with atomic(path.parent / name) as temporary:
+            temporary.write_bytes(content)
+    write_text(path.parent / twin_name, sound(twin))
+    write_text(path, sound(page))
+    return path
 
 
 def finite(value: Any) -> Any:

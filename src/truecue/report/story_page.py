@@ -9,7 +9,7 @@ from typing import Any
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit
 from truecue.data.sets import ImageSet
-from truecue.report.audit_page import ends_strip
+from truecue.report.audit_page import ends_strip, sentence
 from truecue.report.page import environment
 from truecue.report.report import sound
 from truecue.report.view import SPACE, percent, points
@@ -45,7 +45,7 @@ def write_story(
     page = environment().get_template("story.html.j2").render(
         headline=_headline(models, story["bias"]),
         bias=story["bias"],
-        alarms=[(c["name"], c["why"][:1].upper() + c["why"][1:]) for c in loud],
+        alarms=[(c["name"], sentence(c["why"])) for c in loud],
         strip=strip,
         shown=loud[0]["name"] if loud else None,
         judged=story["judged"],

@@ -26,9 +26,9 @@ def svg(
     return data_address(svg_file(width, height, draw, left, bottom))
 
 
-def data_address(content: bytes) -> str:
-    """An SVG file's content as an address that holds all of it."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
+def data_address(content: bytes, kind: str = "image/svg+xml") -> str:
+    """A picture file's content as an address that holds all of it; `kind` is its media type."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def svg_file(
