@@ -18,9 +18,9 @@ from truecue.errors import DataError
 _MAY_BE_CONTENT = frozenset(("extent",))  # an object's size may well belong to its class
 _ROWS = 512  # images read at a time
 _LEARNED = (
-    "scores and features are candidates whatever their numbers, until a person has looked at the"
-    " images: what was trained on the labels tells them for that reason alone, and images that are"
-    " hard for one network are hard for another"
+    "scores and features are judged in images as they are, and are candidates whatever their"
+    " numbers until a person has looked at them: what was trained on the labels tells them for that"
+    " reason alone, and images that are hard for one network are hard for another"
 )
 
 

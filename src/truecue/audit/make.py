@@ -236,7 +236,7 @@ class _Maker:
             values = found.own(stores[name], part.y)
             for i, component in enumerate(names_of(each)):
                 if component in others[name]:
-                    raise DataError(f"there is a component '{component}'; rename your cue")
+                    raise DataError(f"there is already a component '{component}'; rename your cue")
                 others[name][component] = values[:, i]
         return {"each": each, "key": found.key}
 

@@ -202,7 +202,7 @@ def _regions(given: list[str]) -> dict[str, tuple[float, ...]]:
 
 
 def _biased(runs: list[Path], splits: Splits) -> dict[str, Classifier]:
-    """The biased networks of runs on the same images, by the run's name and theirs."""
+    """The biased networks of runs on the same images, by what they are called in the table."""
     from truecue import api
     from truecue.audit.scores import biased_networks
     from truecue.cli.rank import names
@@ -219,7 +219,7 @@ def _biased(runs: list[Path], splits: Splits) -> dict[str, Classifier]:
                 " that held-out images may be among those that it knows. It was trained with seed"
                 f" {asked.get('seed')}"
             )
-        found |= {f"{name}: {branch}": net for branch, net in nets.items()}
+        found |= {f"{branch} network of {name}": net for branch, net in nets.items()}
     return found
 
 

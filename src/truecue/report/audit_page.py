@@ -214,7 +214,7 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
             for step in dict.fromkeys(
                 step
                 for c in cues["cues"] if c["verdict"] in _LOUD or c["kind"] in _LEARNED
-                for step in c["next"]
+                for step in c["next"][: None if c["verdict"] in _LOUD else 1]  # look first
             )
         ],
     }  # fmt: skip
