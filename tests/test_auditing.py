@@ -82,9 +82,9 @@ def test_too_few_images_for_cues_say_how_to_go_on(trained, tmp_path: Path) -> No
 
 def test_scores_and_components_are_candidates_and_never_alarm(trained, tmp_path: Path) -> None:
     net, data = trained
-    settings = AuditSettings(components=2)
+    settings = AuditSettings(features=1, components=2)
     done = audit(tmp_path / "a", data, net, settings=settings, scores={"another network": net},
-                 pictures=60, device=CPU)  # fmt: skip
+                 pictures=30, device=CPU)  # fmt: skip
     assert done.cues is not None
     rows = {c["name"]: c for c in done.cues["cues"]}
     learned = ("another network", "component 1", "component 2")
@@ -113,8 +113,11 @@ def test_scores_and_components_are_candidates_and_never_alarm(trained, tmp_path:
     assert "component" not in plain.page.read_text()
 
 
-def test_cues_are_asked_again_where_scores_or_components_change(trained, tmp_path: Path) -> None:
+def test_cues_are_asked_again_where_scores_or_components_change(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net, data = trained
+    monkeypatch.setattr("truecue.auditing.MOST", 20)
     other = deepcopy(net)
     with torch.no_grad():
         other.head.bias += torch.arange(10.0)
@@ -128,9 +131,9 @@ def test_cues_are_asked_again_where_scores_or_components_change(trained, tmp_pat
 
     first = asked("a", {"x": net})
     assert asked("a", {"x": net}) == first
-    keys = {first["key"], asked("a", {"y": net})["key"], asked("a", {"x": other})["key"],
-            asked("a", {})["key"], asked("b", {}, 1)["key"], asked("c", {}, 2)["key"]}  # fmt: skip
-    assert len(keys) == 6
+    keys = {first["key"], asked("a", {"x": other})["key"], asked("a", {})["key"],
+            asked("b", {}, 1)["key"]}  # fmt: skip
+    assert len(keys) == 4
 
 
 def test_only_the_files_of_measured_images_are_read(
@@ -155,7 +158,7 @@ def test_only_the_files_of_measured_images_are_read(
 
 
 @pytest.mark.slow
-def test_on_real_digits_a_bias_score_and_components_wait_for_a_person(
+def test_on_photographs_a_bias_score_and_components_wait_for_a_person(
     real_data: Path, tmp_path: Path
 ) -> None:
     from truecue import api
@@ -164,7 +167,7 @@ def test_on_real_digits_a_bias_score_and_components_wait_for_a_person(
     from truecue.methods.jtt import JTT
 
     data = SUITES["dogs_cats"](size=32).load(real_data, seed=0)
-    few = {name: part.select(torch.arange(len(part))[:: max(1, len(part) // 600)])
+    few = {name: part.select(torch.arange(len(part))[:: max(1, len(part) // 300)])
            for name, part in data.parts().items()}  # fmt: skip
     data = replace(data, **few)
     method = JTT().override({"plan.epochs": 3, "identify.epochs": 2})

@@ -140,9 +140,10 @@ def test_scores_of_a_run_on_the_same_images(cli, images: Path, tmp_path: Path) -
     rows = {c["name"]: c for c in cues if c["kind"] in {"score", "feature"}}
     assert set(rows) == {"first network of jtt", "component 1"}
     text = " ".join(shown.split())
-    for name, row in rows.items():  # brightness is all that there is to go by
-        assert row["verdict"] == "candidate", name
-        assert f"Candidate, {name}: alone it tells the class" in text
+    for name, row in rows.items():
+        assert row["verdict"] in {"candidate", "no evidence"}, name
+        shown_as = f"Candidate, {name}: alone it tells the class" in text
+        assert shown_as == (row["verdict"] == "candidate"), name
     for run, match in (
         ("other", "was trained on other images than these: data, settings or seed differ"),
         ("erm", "a run of erm, which trains no biased network"),

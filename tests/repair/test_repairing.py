@@ -391,5 +391,5 @@ def test_spufix_takes_away_a_component_that_was_judged(
         seen = net.features(data.test.images[:])
         expected = spufix(net.head(seen), seen, {0: of_class}, {0: [1]})
         found = made(data.test.images[:])
-    assert float((expected - net.head(seen)).abs().max()) > 0.1
+        assert float((expected - net.head(seen)).abs().max()) > 0.1
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
