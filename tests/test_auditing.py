@@ -110,7 +110,7 @@ def test_scores_and_components_are_candidates_and_never_alarm(trained, tmp_path:
     assert 'alt="Held-out images for whose class the cue another network speaks least' in page
     assert "A <em>component</em> is a direction of all features together" in page
     assert page.count(", component ") == 2 * 20  # each in a heading and beside its picture
-    assert "component" not in plain.page.read_text()
+    assert ", component " not in plain.page.read_text()
 
 
 def test_cues_are_asked_again_where_scores_or_components_change(
