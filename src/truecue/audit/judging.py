@@ -89,7 +89,7 @@ _TRAIN = (
     " train sih DATA`, then `truecue show bias RUN`. They may cost accuracy where cue and class"
     " agree; the report shows it"
 )
-_LOOK = "look at the images at both ends, and judge whether what tells them apart is the class's"
+_LOOK = "look at the images at both ends: does what tells them apart belong to the class?"
 _NEXT: dict[Kind, tuple[str, ...]] = {
     "property": (
         "make the cue useless: `truecue train erm DATA --set 'plan.augment=[\"jitter\"]'` for"
