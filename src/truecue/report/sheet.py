@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _GAP, _EDGE, _LINE, _DASH = 6, 12, 15, 5
-_INK, _SOFT, _HOT = (28, 36, 48), (91, 101, 114), (194, 80, 15)
+_INK, _SOFT, _FAINT, _HOT = (28, 36, 48), (91, 101, 114), (139, 148, 163), (194, 80, 15)
 RIGHT, WRONG = (0, 114, 100), (194, 80, 15)
 """Bluish green and vermilion, which readers who see no red or green tell apart."""
 _QUALITY = 85
@@ -117,10 +117,10 @@ def _dashes(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
     left, top, right, bottom = box
     for x in range(left, right, 2 * _DASH):
         for y in (top, bottom - 1):
-            draw.rectangle((x, y, min(x + _DASH, right), y + 1), fill=_SOFT)
+            draw.rectangle((x, y, min(x + _DASH, right), y + 1), fill=_FAINT)
     for y in range(top, bottom, 2 * _DASH):
         for x in (left, right - 1):
-            draw.rectangle((x, y, x + 1, min(y + _DASH, bottom)), fill=_SOFT)
+            draw.rectangle((x, y, x + 1, min(y + _DASH, bottom)), fill=_FAINT)
 
 
 def _fitting(text: str, font: FreeTypeFont, width: float) -> str:
