@@ -199,8 +199,8 @@ def _of_real(found: Probe, names: Sequence[str], real: Real) -> list[str]:
             for k in drifted
         )
         said.append(
-            f"The scorer drifts on real images along {listed}, compared with generated ones; its"
-            " order of real images may mean something else"
+            f"Scores of real images differ from those of generated ones along {listed}; their order"
+            " may mean something else"
         )
     if real.part == "train":
         said.append("Real images are training images: accuracy at both ends is too good")
