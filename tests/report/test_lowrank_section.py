@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sklearn.metrics import average_precision_score
 import truecue
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.report.lowrank import BINS, SHEET, _curve, _histogram
+from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram
 from truecue.report.lowrank_view import lowrank_view
 from truecue.testing import small_gratings
 
@@ -96,6 +97,31 @@ def test_histogram_and_curve_of_given_scores() -> None:
     assert found["auprc"] == 1
     assert found["pr"][0][0] == 0
     assert _curve(scores, torch.ones(5))["auprc"] is None
+
+
+def test_curve_of_rare_conflicting_images_keeps_the_top_of_the_ranking() -> None:
+    n, rare = 54_000, 540
+    scores = torch.linspace(1, 0, n, dtype=torch.float64)
+    agree = torch.ones(n, dtype=torch.int64)
+    agree[:rare] = 0  # all of them come first
+    perfect = _curve(scores, agree)["pr"]
+    assert len(perfect) == POINTS
+    assert {p for _, p in perfect} == {1.0}
+    agree[:100], agree[540:640] = 1, 0  # an aligned block before them
+    found = _curve(scores, agree)["pr"]
+    assert found[0] == (0, 1)
+    assert found[1][1] < 0.1
+    assert found[-1] == (1, pytest.approx(rare / 640, abs=1e-4))
+    gaps = [after - before for (before, _), (after, _) in pairwise(found)]
+    assert max(gaps) < 2 / POINTS
+
+
+def test_training_figures_have_a_point_for_each_epoch(tmp_path: Path) -> None:
+    # batches of 2: 128 steps an epoch, so that the loop looks at 50, 100 and 128
+    report = trained(tmp_path, **{"pretrain.batch_size": 2, "pretrain.epochs": 2})
+    assert [row["epoch"] for row in report["lowrank"]["training"]] == [1, 2, 1, 2]
+    losses = report["models"]["defund"]["losses"]
+    assert [row["epoch"] for row in losses if row["stage"] == "pretrain-0"] == [1, 2]
 
 
 def test_other_methods_have_no_section() -> None:

@@ -80,8 +80,9 @@ def over_epochs(stages: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Any:
 
     def draw(axes: Axes) -> None:
         for k, rows in enumerate(stages):
-            axes.plot([row["epoch"] for row in rows], [row[key] for row in rows],
-                      color=colour_of(k))  # fmt: skip
+            marker = "o" if len(rows) <= 12 else None  # one epoch alone would not be seen
+            axes.plot([row["epoch"] for row in rows], [row[key] for row in rows], marker=marker,
+                      markersize=3, color=colour_of(k))  # fmt: skip
         if key == "rank_penalty":
             axes.axhline(COLLAPSED, color="#1c2430", linewidth=1, linestyle=":")
             axes.set_ylim(0, 1)
