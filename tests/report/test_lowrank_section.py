@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 import truecue
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
+from truecue.nets.classifier import load_classifier
 from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram
 from truecue.report.lowrank_view import lowrank_view
 from truecue.testing import small_gratings
@@ -55,6 +56,12 @@ def test_numbers_and_page(tmp_path: Path) -> None:
     stages = {row["stage"] for row in found["training"]}
     assert stages == {"pretrain-0", "pretrain-0.5", "pretrain-2"}
     assert report["labels_used"]["training"] == "class labels only"
+    strengths = {file.stem: load_classifier(file).spec.get("rank_strength")
+                 for file in tmp_path.glob("*.safetensors")}  # fmt: skip
+    assert strengths == {
+        "model": 0, "defund-plain": 0, "defund-errors-0": 0, "defund-debiased": 0,
+        "defund-biased-0.5": 0.5, "defund-biased-2": 2, "erm": None,
+    }, "of their encoders: `truecue rank` draws ranks against it"  # fmt: skip
     assert "suspects" not in report
     page = (tmp_path / "report.html").read_text()
     section = page.partition("What the biased encoder stumbles over")[2].partition("</section>")[0]

@@ -72,7 +72,7 @@ def render(found: RankComparison, files: Mapping[str, bytes], numbers: Mapping[s
         rows=rows(numbers),
         biased=any(model["conflicting"] is not None for model in models),
         few=any(model["n"] < 2 * model["n_features"] for model in models),
-        dead=[(m["name"], count(m["dead"])) for m in models if m["dead"]],
+        dead=[(m["name"], m["dead"]) for m in models if m["dead"]],
         panels=[
             Panel(title, note, data_address(files[name]), title, draw.legend(
                 [f"{m['name']}: H {m['entropy']:.2f}" for m in models] if name == "spectra.svg"
@@ -111,19 +111,12 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
             count(m["n_features"]),
             f"{m['penalty']:.3f}",
             percent(m["conflicting_share"], 1),
-            "–" if m["strength"] is None else f"{m['strength']:g}",
+            "–" if m["strength"] is None else f"{m['strength']:.4g}",
             percent(m["aligned"], 1),
             percent(m["conflicting"], 1),
         )
         for m in numbers["models"]
     ]
-
-
-COLUMNS = (
-    "model", "H", "exp(H)", "features", "L_reg", "conflicting in training", "strength",
-    "aligned", "conflicting",
-)  # fmt: skip
-"""Of `rows`."""
 
 
 def figures(found: RankComparison) -> dict[str, bytes]:
