@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from truecue.engine.device import Device
 from truecue.nets.classifier import load_classifier
 from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram
 from truecue.report.lowrank_view import lowrank_view
+from truecue.report.view import percent
 from truecue.testing import small_gratings
 
 QUICK = {
@@ -68,7 +71,26 @@ def test_numbers_and_page(tmp_path: Path) -> None:
     assert section.count('<figure class="panel">') == 5
     assert section.count('class="photo ') == SHEET
     assert "mean score: area" in section
+    bars = re.search(r'<img src="([^"]+)" alt="(Accuracy on conflicting test images: [^"]+)"', page)
+    assert bars is not None
+    plain = report["models"]["erm"]["test"]["conflicting"]["value"]
+    assert f"Plain training {percent(plain)}" in bars[2]
+    for name in ("plain last layer", "errors of strength 0", "errors of strength 0.5, 2", "oracle"):
+        assert f"{name} {percent(None)}"[:-2] in " ".join(bars[2].split())
+    assert len(re.findall(r">\d+\u00a0%</text>|>&lt;1", svg_of(bars[1]))) >= 10, "two for each"
     assert f"<strong>{int(errors.sum())}</strong>" in section
+
+
+def svg_of(address: str) -> str:
+    return base64.b64decode(address.partition(",")[2]).decode()
+
+
+def test_labels_of_the_figures_are_not_cut_off(tmp_path: Path) -> None:
+    panels = lowrank_view(trained(tmp_path, strengths=[2.0]))["panels"]
+    scores = svg_of(next(p.source for p in panels if p.title == "Bias scores"))
+    place = re.search(r'transform="rotate\(-90 ([\d.]+) [\d.]+\)"[^>]*>images<', scores)
+    assert place is not None
+    assert float(place[1]) > 9, "its letters are 9 points high, and end here"
 
 
 def test_without_bias_labels(tmp_path: Path) -> None:

@@ -76,15 +76,20 @@ def against_ratio(
                 capsize=2, elinewidth=1, label=method,
             )  # fmt: skip
             for n, values in enumerate(papers.values()):
-                theirs = [(100 * shares[suite] * aside, value)
-                          for suite, value in values.get(method, {}).items() if suite in shares]
+                theirs = [
+                    (100 * shares[suite] * aside, value)
+                    for suite, value in values.get(method, {}).items()
+                    if suite in shares
+                ]
                 axes.scatter(
                     [x for x, _ in theirs], [y for _, y in theirs], s=26, marker=HOLLOW[n % 6],
                     facecolors="none", edgecolors=COLOURS[k % 10], linewidths=1,
                 )  # fmt: skip
         for n, source in enumerate(papers):
-            axes.scatter([], [], s=26, marker=HOLLOW[n % 6], facecolors="none", edgecolors="#1c2430",
-                         linewidths=1, label=source)  # fmt: skip
+            axes.scatter(
+                [], [], s=26, marker=HOLLOW[n % 6], facecolors="none", edgecolors="#1c2430",
+                linewidths=1, label=source,
+            )  # fmt: skip
         ticks = sorted({100 * s for s in shares.values()})
         axes.set_xscale("log")
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])

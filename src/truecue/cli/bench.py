@@ -158,7 +158,7 @@ def plot(
     metric: Metric = None,
     root: o.Root = None,
 ) -> None:
-    """Pictures (SVG): accuracy against bias ratio, rule against rule, methods by suites, a sweep."""
+    """Pictures (SVG): accuracy against bias ratio, rule against rule, methods by suites, sweep."""
     from truecue.atomic import atomic
     from truecue.bench import table as t
     from truecue.bench.plan import cells

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from truecue.report.figures import Line
+from truecue.report.figures import Line, bar
+from truecue.report.view import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +90,23 @@ def over_epochs(stages: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Any:
         axes.set(xlabel="epoch")
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
+
+    return draw
+
+
+def worth(rows: Sequence[tuple[str, Mapping[str, Measure]]]) -> Any:
+    """Accuracies of several classifiers as bars, one for each kind of images."""
+
+    def draw(axes: Axes) -> None:
+        for k, (_, shares) in enumerate(rows):
+            height = 0.8 / len(shares)
+            for n, (kind, found) in enumerate(shares.items()):
+                bar(axes, k + (n - (len(shares) - 1) / 2) * height, height, found, KINDS[kind])
+        axes.set(xlim=(0, 115), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xticks(range(0, 101, 25), [f"{x} %" for x in range(0, 101, 25)])
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
 
     return draw
 
