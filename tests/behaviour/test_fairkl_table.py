@@ -118,10 +118,10 @@ def test_fairkl_helps_and_kl_is_not_behind_means(share):
 
 
 def test_order_of_the_four_means():
-    moderate = means(MARGIN, 0.9)
+    moderate = means(PLAIN, 0.9)
     assert moderate == sorted(moderate, reverse=True)
     assert moderate == pytest.approx([0.590, 0.414, 0.088, -0.061], abs=NEAR)
-    strong = means(MARGIN, 0.99)
+    strong = means(PLAIN, 0.99)
     # sorted by the cue: same cue beats same class
     assert strong[1:3] == pytest.approx([0.016, 0.650], abs=NEAR)
     fair = means(KL, 0.9)
