@@ -167,16 +167,26 @@ def suite_of_model(
         model: a run's folder, or a file.
         net: the model that is there.
     """
-    from truecue.config import read_toml
-
     suite, seed = open_suite(data, {}), int(net.spec.get("extra", {}).get("seed", 0))
-    home = (model if model.is_dir() else model.parent) / "run.toml"
-    asked = read_toml(home).get("asked", {}) if home.is_file() else {}
+    asked = asked_of(model)
     if asked.get("data") == Path(data).name:
         known = type(suite).model_fields.keys() - {"root", "table"}  # where they are says DATA
         lent = {k: v for k, v in asked.get("data_settings", {}).items() if k in known}
         suite, seed = suite.override(lent), int(asked.get("seed", 0))
     return in_model_size(suite, given, net.spec["size"]).override(given), seed
+
+
+def asked_of(model: Path) -> dict[str, Any]:
+    """What the run of a model was asked for; empty where that is not known.
+
+    Args:
+        model: a run's folder, or a file in it.
+    """
+    from truecue.config import read_toml
+
+    home = (model if model.is_dir() else model.parent) / "run.toml"
+    asked: dict[str, Any] = read_toml(home).get("asked", {}) if home.is_file() else {}
+    return asked
 
 
 def in_model_size(suite: Suite, given: Mapping[str, Any], size: int) -> Suite:
