@@ -55,7 +55,7 @@ class BiasedMNIST(OfMNIST):
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training images that becomes the (equally biased) validation set; 0: none."""
 
-    def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Read MNIST and colour it."""
         mnist = read_mnist(root)
         y, y_test = np.array(mnist["y_train"]), np.array(mnist["y_test"])
