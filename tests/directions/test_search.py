@@ -115,9 +115,9 @@ def test_real_images_are_scored_like_generated_ones() -> None:
 def test_scores_of_generated_images() -> None:
     generator = made_by(lambda z: z[:, :1, None, None].sigmoid().expand(-1, 1, 12, 12))
     net = Scorer("small", (1, 12, 12), 2).eval()
-    found = generated(net, generator, n=300)
+    found = generated(net.score, generator, n=300)
     assert found.shape == (300, 2)
-    assert torch.equal(found, generated(net, generator, n=300))
+    assert torch.equal(found, generated(net.score, generator, n=300))
 
 
 # --- re-scoring ---------------------------------------------------------------------------------

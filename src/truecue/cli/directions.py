@@ -58,10 +58,14 @@ def find(
     by: Annotated[
         str,
         typer.Option(
-            "--by", help="sefa, sefa-raw, ganspace, jacobian, random, or voynov (trained)."
+            "--by",
+            help="sefa, sefa-raw, ganspace, jacobian, random, voynov (trained), or a function of"
+            " one's own that measures images: file.py:function.",
         ),
     ] = "sefa",
-    k: Annotated[int, typer.Option("--k", min=1, help="Directions.")] = 10,
+    k: Annotated[
+        int, typer.Option("--k", min=1, help="Directions; a function says itself how many.")
+    ] = 10,
     sets: o.Sets = None,
     seed: Draws = 0,
     fresh: Annotated[
@@ -75,12 +79,16 @@ def find(
     """Find directions; writes directions.safetensors and directions.json.
 
     SeFa, GANSpace and Jacobians need no training. 'voynov' trains directions that a network can
-    tell apart; its settings are given by --set, and cut off, it goes on where it was.
+    tell apart; its settings are given by --set, and cut off, it goes on where it was. A function
+    takes images, uint8 [n, c, h, w], and returns values by name, {"name": tensor [n]}: there is a
+    direction for each, along which the value rises fastest.
     """
     from truecue.config import parse_assignments
     from truecue.directions.discover import Discover, discover
     from truecue.directions.find import find_directions
+    from truecue.directions.measured import measured_directions
     from truecue.errors import ConfigError
+    from truecue.nets.load_generator import load_function
 
     changes = parse_assignments(sets or [])
     made, compute = _open(generator, root, device, threads)
@@ -95,7 +103,10 @@ def find(
     else:
         if changes:
             raise ConfigError(f"'{by}' has no settings; --set is for --by voynov")
-        result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
+        if ":" in by:
+            result = measured_directions(made, load_function(by), seed=seed)
+        else:
+            result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
     result.save(out)
     if not quiet:
         for name, strength in zip(result.names, result.strengths, strict=False):

@@ -94,22 +94,8 @@ def _data(
     root: Path | None, loaded: dict[str, Splits], *, quiet: bool,
 ) -> Splits:  # fmt: skip
     """The images that a model is looked at with; the same settings are loaded once."""
-    from truecue.config import read_toml
-    from truecue.data.suites.folder import Folder
-
-    settings: dict[str, Any] = {}
-    asked_seed = net.spec.get("extra", {}).get("seed", 0)
-    home = (path if path.is_dir() else path.parent) / "run.toml"
-    if home.is_file():
-        asked = read_toml(home).get("asked", {})
-        if asked.get("data") == Path(data).name:
-            settings, asked_seed = asked.get("data_settings", {}), asked.get("seed", 0)
-    suite = o.open_suite(data, {})
-    suite = suite.override({k: v for k, v in settings.items() if k in type(suite).model_fields})
-    if isinstance(suite, Folder) and not settings:
-        suite = suite.override({"size": net.spec["size"]})
-    suite = suite.override(given)
-    chosen = int(asked_seed) if seed is None else seed
+    suite, own_seed = o.suite_of_model(data, given, path, net)
+    chosen = own_seed if seed is None else seed
     key = f"{suite.to_toml()} {chosen}"
     if key not in loaded:
         loaded[key] = o.load(suite, root, chosen, quiet=quiet)

@@ -134,14 +134,23 @@ def score(
     return Index(found, tuple(names) or tuple(map(str, range(scorer.k))), images.names)
 
 
-def generated(scorer: Scorer, generator: Generator, n: int = 1000, seed: int = 0) -> Tensor:
-    """Scores [n, k] of generated images, to compare real ones with: a scorer may drift on those."""
+def generated(
+    score: Callable[[Tensor], Tensor], generator: Generator, n: int = 1000, seed: int = 0
+) -> Tensor:
+    """Scores [n, k] of generated images, to compare real ones with: a scorer may drift on those.
+
+    Args:
+        score: from images, uint8 [b, c, h, w], to scores [b, k]: `Scorer.score`, for one.
+        generator: on any device.
+        n: images.
+        seed: of their codes.
+    """
     made = []
     with torch.no_grad():
         for i, start in enumerate(range(0, n, 250)):
             codes = generator.codes(min(250, n - start), seed, "scores", i)
             pictures = as_uint8(generator(codes))
-            made.append(scorer.score(pictures).float().cpu())
+            made.append(score(pictures).float().cpu())
     return torch.cat(made)
 
 

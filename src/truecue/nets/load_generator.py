@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +61,8 @@ def load_generator(what: str | Path, root: Path | None = None) -> Generator:
         if path.with_suffix(".json").is_file() and path.suffix == ".safetensors":
             return PairedGenerator(load_vae(path))
         return _published(path)
-    home, colon, function = name.rpartition(":")
-    if colon and home:
-        return _made(home, function)
+    if ":" in name:
+        return _made(name)
     if path.suffix or len(path.parts) > 1:
         raise DataError(f"there is no generator {path}")
     known = [SHAPES, *PUBLISHED]
@@ -137,17 +137,34 @@ def _square(n: int, path: str) -> tuple[int, int, int]:
     return 1, side, side
 
 
-def _made(home: str, function: str) -> Generator:
-    """What a user's function returns."""
+def load_function(what: str) -> Callable[..., Any]:
+    """A function of one's own.
+
+    Args:
+        what: `file.py:function` or `package.module:function`.
+
+    Raises:
+        ConfigError: it is not written so, or there is no such function or module.
+        DataError: there is no such file.
+    """
+    home, colon, function = what.rpartition(":")
+    if not colon or not home:
+        raise ConfigError(f"'{what}' names no function; write file.py:function")
     module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
-    make = getattr(module, function, None)
-    if not callable(make):
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if not callable(found):
         raise ConfigError(f"{home} has no function '{function}'")
+    return found
+
+
+def _made(name: str) -> Generator:
+    """What a user's function returns."""
+    make = load_function(name)
     with torch.random.fork_rng(devices=[]):
         made = make()
     if not isinstance(made, Generator):
         raise ConfigError(
-            f"{home}:{function} must return a truecue.Generator; it returned a"
+            f"{name} must return a truecue.Generator; it returned a"
             f" {type(made).__name__}. Wrap a network in PlainGenerator or StyleGenerator"
         )
     return made

@@ -1,4 +1,4 @@
-"""Figures about classifiers along directions: logits over steps, slopes, scores, heat maps."""
+"""Figures about classifiers along directions: logits over steps, travel, scores, heat maps."""
 
 from __future__ import annotations
 
@@ -51,31 +51,28 @@ def logits(
     return svg_file(3.25 + room, 2.4, draw, right=room)
 
 
-def slopes(
-    names: Sequence[str], values: Sequence[float], errors: Sequence[float],
-    bands: Sequence[tuple[float, float]], flagged: Sequence[bool],
+def travels(
+    names: Sequence[str], values: Sequence[float], band: tuple[float, float],
+    flagged: Sequence[bool],
 ) -> str:  # fmt: skip
-    """A bar for each direction, what random ones do in grey behind it, as a data address.
+    """A bar for each direction, what random ones do in grey behind them, as a data address.
 
     Args:
         names: of the bars, from above.
         values: their lengths; nan for none.
-        errors: half of the interval's width.
-        bands: between these lie 95 % of random directions.
+        band: between these lie 95 % of random directions.
         flagged: coloured bars.
     """
 
     def draw(axes: Axes) -> None:
-        for i, (value, error) in enumerate(zip(values, errors, strict=True)):
-            low, high = bands[i]
-            axes.barh(i, high - low, 0.86, left=low, color="#e9ecf0")
+        axes.axvspan(*band, color="#e9ecf0", zorder=0)
+        for i, value in enumerate(values):
             if not math.isnan(value):
-                axes.barh(i, value, 0.5, color=COLOURS[1] if flagged[i] else "#8b94a3")
-                axes.hlines(i, value - error, value + error, color="#1c2430", linewidth=1.2)
+                axes.barh(i, value, 0.5, color=COLOURS[1] if flagged[i] else "#8b94a3", zorder=2)
         axes.axvline(0, color="#8b94a3", linewidth=0.8)
         axes.set_yticks(range(len(names)), list(names))
         axes.set(ylim=(len(names) - 0.4, -0.6),
-                 xlabel="change of the margin over all steps, per change of the image")  # fmt: skip
+                 xlabel="way of the logits per way of the image")  # fmt: skip
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
 

@@ -102,7 +102,7 @@ def write_probe(
         headline=headline(found, real),
         created=facts.moment(about.get("created")),
         caveats=warned,
-        bars=_bars(found, directions.names, classes),
+        bars=_bars(found, directions.names),
         n=len(found.codes),
         null=len(found.null_per_change),
         level=percent(LEVEL),
@@ -116,7 +116,7 @@ def write_probe(
 
 def headline(found: Probe, real: Real | None) -> tuple[str, str]:
     """The finding in a sentence (without a full stop), and its tone."""
-    flagged = found.flagged.any(1)
+    flagged = found.flagged
     some, k = int(flagged.sum()), len(flagged)
     text = f"{some} of {k} directions move the classifier more than random ones do"
     if real is None:
@@ -130,16 +130,13 @@ def headline(found: Probe, real: Real | None) -> tuple[str, str]:
     return text, "bad" if cues else "unclear" if some or mattering else "good"
 
 
-def sentence(
-    k: int, found: Probe, names: Sequence[str], classes: Sequence[str], real: Real | None
-) -> str:
+def sentence(k: int, found: Probe, names: Sequence[str], real: Real | None) -> str:
     """One direction in one line."""
     if not bool(found.moves.visible[k]):
         return f"{names[k]:>4}  no visible effect"
-    c = _strongest(found, k)
     text = f"{names[k]:>4}  flips {percent(float(found.moves.flips[k]))} of predictions;"
-    text += f" most: class {classes[c]}, q {float(found.q[k, c]):.3f}"
-    flagged = bool(found.flagged[k].any())
+    text += f" travel {float(found.moves.travel[k]):.3g}, q {float(found.q[k]):.3f}"
+    flagged = bool(found.flagged[k])
     text += "; more than random directions" if flagged else "; like a random direction"
     if real is None:
         return text
@@ -163,6 +160,12 @@ def caveats(
     said = []
     if directions.generator and directions.generator != generator.digest():
         said.append("The directions were found in another generator, or in other weights of it")
+    if (tests := len(directions)) > LEVEL * (1 + len(found.null_per_change)):
+        said.append(
+            f"With {len(found.null_per_change)} random directions, one of {tests} directions alone"
+            f" cannot be flagged, however much it moves the classifier; ask for {20 * tests} or"
+            " more"
+        )
     hidden = [directions.names[k] for k in (~found.moves.visible).nonzero().squeeze(1).tolist()]
     if hidden:
         said.append(f"No visible effect: {', '.join(hidden)}")
@@ -200,8 +203,8 @@ def _of_real(found: Probe, names: Sequence[str], real: Real) -> list[str]:
             for k in drifted
         )
         said.append(
-            f"The scorer drifts on real images along {listed}, compared with generated ones; its"
-            " order of real images may mean something else"
+            f"Scores of real images differ from those of generated ones along {listed}; their order"
+            " may mean something else"
         )
     if real.part == "train":
         said.append("Real images are training images: accuracy at both ends is too good")
@@ -252,29 +255,19 @@ def _to_judge(
 
 def _order(found: Probe) -> list[int]:
     """Directions, those that move the classifier most first."""
-    least = found.p.nan_to_num(2).amin(1)
-    size = found.per_change.abs().nan_to_num(0).amax(1)
-    return sorted(range(len(least)), key=lambda k: (float(least[k]), -float(size[k])))
+    travel = found.moves.travel.nan_to_num(-1)
+    return travel.argsort(descending=True, stable=True).tolist()
 
 
-def _strongest(found: Probe, k: int) -> int:
-    """The class whose margin stands out most along a direction."""
-    scale = found.null_per_change.square().mean(0).sqrt().clamp(min=1e-12)
-    return int((found.per_change[k] / scale).abs().nan_to_num(-1).argmax())
-
-
-def _bars(found: Probe, names: Sequence[str], classes: Sequence[str]) -> str:
+def _bars(found: Probe, names: Sequence[str]) -> str:
     order = _order(found)[:SHOWN]
-    best = {k: _strongest(found, k) for k in order}
-    reach = found.steps[-1] - found.steps[0]
-    wide = 1.96 * reach * found.moves.margin_se / found.moves.change.clamp(min=1e-12)[:, None]
-    band = found.band.tolist()
-    return draw.slopes(
-        [f"{names[k]}, class {classes[best[k]]}" for k in order],
-        [float(found.per_change[k, best[k]]) for k in order],
-        [float(wide[k, best[k]]) for k in order],
-        [(band[0][best[k]], band[1][best[k]]) for k in order],
-        [bool(found.flagged[k].any()) for k in order],
+    drawn = found.null.travel[found.null.visible]
+    ends = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return draw.travels(
+        [names[k] for k in order],
+        found.moves.travel[order].tolist(),
+        (float(ends[0]), float(ends[1])),
+        found.flagged[order].tolist(),
     )
 
 
@@ -295,11 +288,13 @@ def _direction(
     ]
     size = found.per_change[k].abs().nan_to_num(0)
     shown = size.argsort(descending=True, stable=True)[: draw.LINES].tolist()
-    flagged = bool(found.flagged[k].any())
     return {
         "name": directions.names[k],
-        "flagged": flagged,
+        "flagged": bool(found.flagged[k]),
         "visible": bool(moves.visible[k]),
+        "travel": f"{float(moves.travel[k]):.3g}",
+        "p": f"{float(found.p[k]):.2g}",
+        "q": f"{float(found.q[k]):.2g}",
         "flips": percent(float(moves.flips[k])),
         "change": f"{float(moves.change[k]):.3f}",
         "strips": [
@@ -321,9 +316,9 @@ def _direction(
             (classes[c], _signed(moves.slope[k, c], moves.slope_se[k, c]),
              _signed(moves.margin[k, c], moves.margin_se[k, c]),
              f"{float(moves.monotone[k, c]):+.2f}", f"{float(found.per_change[k, c]):+.3g}",
-             f"{float(found.p[k, c]):.2g}", f"{float(found.q[k, c]):.2g}",
-             bool(found.flagged[k, c]))
-            for c in found.p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
+             f"{float(found.class_p[k, c]):.2g}", f"{float(found.class_q[k, c]):.2g}",
+             bool(found.one_way[k, c]))
+            for c in found.class_p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
         ],
         "real": [] if real is None else [_real_row(g, real, classes) for g in _shown(k, real)],
         "together": None if real is None or k not in real.found.together
@@ -342,9 +337,9 @@ def _sheet(
 
 
 def _shown(k: int, real: Real) -> list[held.RealGap]:
-    """Flagged classes first, then those that differ most."""
+    """The classes that differ most."""
     mine = [gap for gap in real.found.gaps if gap.direction == k]
-    return sorted(mine, key=lambda g: (not g.flagged, g.gap.p, -g.gap.gap.value))[:REAL]
+    return sorted(mine, key=lambda g: (g.gap.p, -g.gap.gap.value))[:REAL]
 
 
 def _together(found: held.Together) -> str:
@@ -394,6 +389,7 @@ def _points(share: float) -> str:
 
 def _facts(about: Mapping[str, Any], directions: Directions) -> list[tuple[str, str]]:
     names = {"generator": "Generator", "model": "Classifier", "data": "Real images",
+             "measure": "Ranked by",
              "seed": "Seed", "command": "Command", "device": "Device",
              "truecue": "truecue"}  # fmt: skip
     said = [(name, str(about[key])) for key, name in names.items() if about.get(key) is not None]
