@@ -64,7 +64,7 @@ class Probed:
             for row in self.rows
         )  # fmt: skip
         for k in self.shown:
-            self.directions[k].key  # noqa: B018  # of numbers
+            self.directions[k].key, self.rows[k]["flagged"], self.rows[k]["q"]
 
     def file(self, k: int, kind: str) -> bytes:
         """A picture of a direction: `png` shows images along it, `svg` logits over steps.

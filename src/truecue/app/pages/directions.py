@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from truecue.app.pages.base import View, finite
 from truecue.app.probed import Probed
@@ -45,7 +44,7 @@ class Row(View):
     change: float | None
     """Of the image, between both ends."""
     q: float | None
-    """False-discovery rate; of several classes the least."""
+    """False-discovery rate, against random directions."""
     gap: float | None
     """Mean gap of real images, as a share of 1."""
     null: list[float]
@@ -114,24 +113,13 @@ def _row(
     said = given.get(direction.key, [])
     mine = next((j for j in said if j.annotator == annotator), None)
     return Row(
-        k=k, key=direction.key, name=direction.name, flagged=_flagged(row),
+        k=k, key=direction.key, name=direction.name, flagged=bool(row["flagged"]),
         visible=bool(row["visible"]), flips=finite(row["flips"]), change=finite(row["change"]),
-        q=_least_q(row), gap=finite(gap.get("gap")), null=list(gap.get("null") or []),
+        q=finite(row["q"]), gap=finite(gap.get("gap")), null=list(gap.get("null") or []),
         mine=mine.answer if mine else "", note=mine.note if mine else "",
         said=[Said(name=j.annotator, answer=j.answer, note=j.note) for j in said],
         verdict=verdict_of([j.answer for j in said]) if said else None, current=False,
     )  # fmt: skip
-
-
-def _flagged(row: Mapping[str, Any]) -> bool:
-    classes = any(c.get("flagged") for c in row["classes"])
-    return bool(row.get("flagged", classes))
-
-
-def _least_q(row: Mapping[str, Any]) -> float | None:
-    """Of the direction, or, where each class has its own, the least."""
-    known = [row["q"]] if "q" in row else [c["q"] for c in row["classes"]]
-    return min((q for q in map(finite, known) if q is not None), default=None)
 
 
 def check_answer(source: Source, probe: int, k: int, answer: str) -> Probed:
