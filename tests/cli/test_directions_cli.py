@@ -32,6 +32,12 @@ class Net(nn.Module):
 def make():
     return truecue.PlainGenerator(Net(), dim=4, image_range=(0, 1))
 
+def blank():
+    class Blank(Net):
+        def forward(self, z):
+            return 0.5 + 0 * super().forward(z)
+    return truecue.PlainGenerator(Blank(), dim=4, image_range=(0, 1))
+
 def noisy():
     class Noisy(Net):
         def forward(self, z):
@@ -39,6 +45,8 @@ def noisy():
     return truecue.PlainGenerator(Noisy(), dim=4, image_range=(0, 1))
 """
 SETS = ["--set", "scorer=small", "--set", "steps=3", "--set", "images=8"]
+LONGER = ["--set", "scorer=small", "--set", "steps=150", "--set", "images=32", "--set",
+          "lr_scorer=3e-3"]  # fmt: skip
 
 
 @pytest.fixture
@@ -72,11 +80,12 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     assert "3 directions (Jacobians of 32 images)" in shown
     assert read(found / "directions.json")["dim"] == 4
 
-    status, shown, error = cli("directions", "refine", spot, found, "--out", refined, *SETS, *CPU)
+    status, shown, error = cli("directions", "refine", spot, found, "--out", refined, *LONGER,
+                               *CPU)  # fmt: skip
     assert status == 0, error
     assert "of pairs ordered" in shown
     twin = read(refined / "refined.json")
-    assert twin["settings"]["steps"] == 3
+    assert twin["settings"]["steps"] == 150
     assert len(twin["directions"]) == 3
     assert twin["before"]["found_by"] == "Jacobians of 32 images"
     page = (refined / "index.html").read_text()
@@ -118,6 +127,33 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     told = read(scores / "search.json")
     assert [row["name"] for row in told["directions"]] == ["0", "1", "2", "together", "pixels"]
     assert "A random order: " in shown
+
+
+def test_scores_of_a_scorer_that_guesses_are_told(
+    cli, spot: str, images: Path, tmp_path: Path
+) -> None:
+    out, scores, data = tmp_path / "out", tmp_path / "scores", ["--set", "data.size=16"]
+    blank = spot.replace(":make", ":blank")
+    status, shown, error = cli("directions", "refine", blank, "2", "--out", out, *SETS, *CPU)
+    assert status == 0, error
+    assert "No visible effect" in shown
+    part = ["--part", "train", "--threads", "1"]
+    warned = "Warning: The scorer is at chance for every direction"
+    status, _, error = cli("directions", "score", out, images, "--out", scores, *data, *part)
+    assert status == 0
+    assert warned in error
+    assert read(scores / "scores.json")["at_chance"] == ["0", "1"]
+    search = ["directions", "search", scores, images, *data, *part]
+    status, shown, error = cli(*search)
+    assert status == 0
+    assert warned in error
+    assert shown.count("(the scorer is at chance)") == 2
+    assert [row["name"] for row in read(scores / "search.json")["directions"]] == [
+        "0", "1", "pixels"]  # fmt: skip
+    status, _, error = cli(*search, "--query", "0")
+    assert status == 2
+    assert "at chance for every direction" in error
+    assert cli(*search, "--query", "0", "--by", "1")[0] == 0
 
 
 def test_refining_again_reads_what_is_there(cli, spot: str, tmp_path: Path) -> None:
@@ -171,7 +207,10 @@ def test_metrics_of_known_factors(cli, tmp_path: Path) -> None:
         (["refine", "shapes", "2", "--set", "step=0"], "step must be greater than 0"),
         (["refine", "shapes", "11", "--set", "steps=1"], "11 orthonormal directions do not fit"),
         (["metrics", "mnist-vae", "x"], "give --root or set TRUECUE_DATA"),
-        (["score", "nowhere", "gratings"], "there is no card nowhere"),
+        (
+            ["score", "nowhere", "gratings"],
+            "there is no scorer nowhere/scorer.safetensors; 'truecue directions refine' trains one",
+        ),
         (["search", "nowhere", "gratings"], "nowhere holds no scores that can be read"),
     ],
 )

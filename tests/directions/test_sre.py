@@ -11,7 +11,7 @@ from direction_parts import Blob, Isometric, angle, conv, cpu, made_by, rotation
 
 from truecue.directions.directions import Directions, angles
 from truecue.directions.find import random_directions
-from truecue.directions.judge import JUDGED, measure
+from truecue.directions.judge import JUDGED, guessed, measure
 from truecue.directions.maps import Fixed, make_map
 from truecue.directions.ranking import PairSource, ScaleRanking
 from truecue.directions.sre import SRE, refine
@@ -236,6 +236,7 @@ def test_a_direction_without_effect_is_named() -> None:
     found = refine(generator, start, settings, device=cpu())
     assert "Invisible, no pixel changes by half a grey level: nothing" in found.warnings
     assert "The scorer is at chance for: nothing" in found.warnings
+    assert guessed(found.scorer) == ("nothing",)
     assert found.measured.accuracy[0] > 0.8
     assert float(found.measured.accuracy[1]) == pytest.approx(0.5, abs=0.05)
 

@@ -72,7 +72,7 @@ class Refined:
     """After the last step, made orthonormal where the map asks for that."""
     before: Directions
     scorer: Scorer
-    """On the CPU, in evaluation mode."""
+    """On the CPU, in evaluation mode; its card says how often it orders pairs rightly."""
     measured: Measured
     report: dict[str, Any]
     """Settings, losses, accuracies, angles and warnings, as plain values."""
@@ -157,6 +157,11 @@ def refine(
         before.generator,
     )  # fmt: skip
     report = _report(run, settings, reach, before, after, measured)
+    trained.scorer.spec["extra"] = {
+        "names": list(after.names),
+        "ranked_right": measured.accuracy.tolist(),
+        "pairs": measured.pairs,
+    }
     return Refined(
         after, before, trained.scorer.cpu(), measured, report | {"seed": seed}, report["warnings"]
     )

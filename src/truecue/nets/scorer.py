@@ -111,6 +111,11 @@ def load_scorer(path: Path) -> Scorer:
     """
     weights = _file(Path(path))
     card = weights.with_suffix(".json")
+    if not weights.is_file() and not card.is_file():
+        raise DataError(
+            f"there is no scorer {weights}; 'truecue directions refine' trains one (with --set"
+            " map=random the directions stay as they are)"
+        )
     spec = read_card(card)
     if spec.get("kind") != _KIND or spec["arch"] not in ("resnet18", "small"):
         raise DataError(f"{card} is the card of '{spec['arch']}', not of a scorer")

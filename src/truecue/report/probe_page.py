@@ -57,6 +57,8 @@ class Real(NamedTuple):
     drift: held.Drift
     nearest: Tensor
     """float [k, m], see `truecue.directions.confirm.nearest`."""
+    guesses: str = ""
+    """Of which directions the scorer knows nothing (without a full stop); empty: of none."""
 
 
 def write_probe(
@@ -206,6 +208,8 @@ def _of_real(found: Probe, names: Sequence[str], real: Real) -> list[str]:
             f"Scores of real images differ from those of generated ones along {listed}; their order"
             " may mean something else"
         )
+    if real.guesses:
+        said.append(real.guesses)
     if real.part == "train":
         said.append("Real images are training images: accuracy at both ends is too good")
     return said
