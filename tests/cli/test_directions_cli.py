@@ -98,6 +98,16 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     assert status == 0, error
     twin = read(tmp_path / "t" / "traversal.json")
     assert twin["steps"] == [-3, -1.5, 0, 1.5, 3]
+    rows = read(refined / "refined.json")["directions"]
+    order = sorted(range(3), key=lambda k: -rows[k]["ranked_right"])
+    assert twin["index"] == order
+    assert twin["names"] == [str(k) for k in order]
+    assert twin["ranked_right"] == pytest.approx([rows[k]["ranked_right"] for k in order])
+    began = read(found / "directions.json")["strengths"]
+    assert twin["strengths"] == pytest.approx([began[k] for k in order])
+    page = (tmp_path / "t" / "index.html").read_text()
+    assert f"{twin['ranked_right'][0]:.0%} ordered" in page
+    assert f"strength {twin['strengths'][0]:.3g}" in page
     assert twin["files"] == ["start0.png", "start1.png"]
     with Image.open(tmp_path / "t" / "start0.png") as picture:
         assert picture.size[0] > 5 * 96
@@ -192,6 +202,11 @@ def test_metrics_of_known_factors(cli, tmp_path: Path) -> None:
     told = read(out / "metrics.json")
     assert told["metrics"].keys() >= {"beta_vae", "factor_vae", "mig", "dci", "sap"}
     assert all(0 <= value <= 1 for value in told["metrics"].values())
+    page = (out / "metrics.html").read_text()
+    assert all(f"{value:.3f}" in page for value in told["metrics"].values())
+    picture = (out / "importance.svg").read_text()
+    assert all(f">{value:.2f}<" in picture for row in told["importance"] for value in row)
+    assert all(f">{factor}<" in picture for factor in told["factors"])
     assert "beta_vae" in shown
 
 

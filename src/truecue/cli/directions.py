@@ -194,7 +194,12 @@ def traverse(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Show what each direction does to images; writes index.html, traversal.json and pictures."""
+    """Show what each direction does to images; writes index.html, traversal.json and pictures.
+
+    Refined directions come in order of how often the scorer orders pairs along them rightly.
+    """
+    import torch
+
     from truecue.directions.directions import check_fit, load_directions
     from truecue.directions.traverse import effects
     from truecue.report.directions import write_traversal
@@ -202,14 +207,23 @@ def traverse(
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
     check_fit(found, made)
+    order = torch.arange(len(found))
+    if found.ranked_right:
+        order = torch.tensor(found.ranked_right).argsort(descending=True, stable=True)
+    found = found.select(order)
     change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
-    known = [f", strength {s:.3g}" for s in found.strengths] or [""] * len(found)
-    said = [
-        f"change {c:.2f}{strength}" if seen else "invisible"
-        for c, seen, strength in zip(change.tolist(), visible.tolist(), known, strict=True)
-    ]
+    said = []
+    for i, k in enumerate(order.tolist()):
+        known = [] if found.names[i] == str(k) else [f"number {k}"]
+        if found.ranked_right:
+            known.append(f"{found.ranked_right[i]:.0%} ordered")
+        known.append(f"change {change[i]:.2f}" if visible[i] else "invisible")
+        if found.strengths:
+            known.append(f"strength {found.strengths[i]:.3g}")
+        said.append(", ".join(known))
     shown = _traversal(made, found, step, columns, starts, seed, said)
-    values = {"change": change.tolist(), "visible": visible.tolist(), **found.to_dict()}
+    values = {"index": order.tolist(), "change": change.tolist(), "visible": visible.tolist(),
+              **found.to_dict()}  # fmt: skip
     facts = _facts(made, found, compute, seed) | {"step": step}
     page = write_traversal(shown, out, facts, values)
     if not quiet:
@@ -375,12 +389,14 @@ def metrics(
 
     An encoder learns, from generated images, where codes lie along the directions; its codes of all
     images on the grid of factors are held against the factors: BetaVAE, FactorVAE, MIG, DCI, SAP.
-    Writes metrics.json. Settings of the encoder by --set, e.g. --set epochs=10.
+    Writes metrics.html with a map of which direction follows which factor, and metrics.json.
+    Settings of the encoder by --set, e.g. --set epochs=10.
     """
     from truecue.config import parse_assignments
     from truecue.directions.directions import load_directions
     from truecue.directions.encode import Encode
     from truecue.directions.known import known_factors
+    from truecue.report.factors import write_factors
 
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
@@ -388,11 +404,11 @@ def metrics(
     told = known_factors(
         made, found, compute, settings, votes=votes, seed=seed, out=out, quiet=quiet
     )
-    _write(out / "metrics.json", told | {"about": _facts(made, found, compute, seed)})
+    page = write_factors(told, out, _facts(made, found, compute, seed))
     if not quiet:
         for name, value in told["metrics"].items():
             typer.echo(f"{name:22} {value:.3f}")
-        typer.echo(f"Numbers: {out / 'metrics.json'}")
+        typer.echo(f"Page: {page}")
 
 
 def _warn(index: Index) -> None:

@@ -136,6 +136,7 @@ def refine(
         first.matrix(),
         start.found_by if isinstance(start, Directions) else f"start of map '{settings.map}'",
         start.names if isinstance(start, Directions) else (),
+        start.strengths if isinstance(start, Directions) else (),
         space=generator.space,
         generator=generator.digest(),
     )
@@ -153,8 +154,8 @@ def refine(
         reach = settings.reach(generator, k)
         measured = measure(generator, trained.scorer, trained.map, reach, seed)
     after = Directions(
-        trained.map.matrix(), f"{before.found_by}, refined", before.names, (), before.space,
-        before.generator,
+        trained.map.matrix(), f"{before.found_by}, refined", before.names, before.strengths,
+        before.space, before.generator, tuple(measured.accuracy.tolist()),
     )  # fmt: skip
     report = _report(run, settings, reach, before, after, measured)
     trained.scorer.spec["extra"] = {
