@@ -192,3 +192,30 @@ def test_folders_that_hold_no_directions_to_judge(tmp_path: Path, folder: Path) 
         (tmp_path / "probe.json").write_text(json.dumps(broken))
         with pytest.raises(DataError, match="run 'truecue directions probe' again"):
             Probed(tmp_path)
+
+
+@pytest.mark.slow
+def test_directions_are_judged_by_keys(source: Source) -> None:
+    import test_app_browser as by_hand
+    from app_help import served
+
+    if not by_hand.CHROMIUM.exists():
+        pytest.skip(f"there is no browser at {by_hand.CHROMIUM}")
+    framed = "() => document.querySelector('[data-current]')?.id ?? ''"
+    with served(source) as address, by_hand.browser() as page:
+        by_hand.enter(page, address, "Ada")
+        page.goto(f"{address}/directions")
+        first = page.evaluate(framed)
+        page.keyboard.press("t")
+        page.keyboard.type("scnu")  # letters, not keys
+        page.keyboard.press("Escape")
+        page.keyboard.press("s")
+        by_hand.until(page, f"id => ({framed})() !== id", first)
+        second = page.evaluate(framed)
+        page.keyboard.press("n")
+        by_hand.until(page, f"id => ({framed})() !== id", second)
+        page.keyboard.press("u")
+        by_hand.until(page, f"id => ({framed})() === id", second)
+        (stored,) = source.directions.all()
+        assert (stored.answer, stored.note) == ("spurious", "scnu")
+        assert page.is_visible(f"#{second}")
