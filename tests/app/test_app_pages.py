@@ -33,7 +33,7 @@ def addresses(source: Source) -> list[str]:
     """Every page that there is."""
     f = source.audit.features(0)[0].feature
     return ["/classes", "/class/0", f"/class/0/feature/{f}", f"/judge/0/{f}", "/agreement", "/bias",
-            "/models", "/repair", "/labels", "/cues"]  # fmt: skip
+            "/models", "/repair", "/labels", "/cues", "/directions"]  # fmt: skip
 
 
 def biased(source: Source) -> None:

@@ -110,9 +110,14 @@ def test_probing_with_real_images(cli, spot: str, found: Path, tmp_path: Path) -
     assert not out.exists()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_scorer(Scorer("small", (3, 16, 16), 3), found)
+        names = ["across", "bright", "nothing"]
+        card = {"names": names, "ranked_right": [0.9, 0.8, 0.5], "pairs": 1024}
+        save_scorer(Scorer("small", (3, 16, 16), 3), found, card)
     status, _, error = cli(*probe)
     assert status == 0, error
+    warned = "The scorer is at chance for: nothing. These scores mean nothing"
+    assert f"Warning: {warned}." in error
+    assert warned in read(out / "probe.json")["caveats"]
     real = read(out / "probe.json")["real"]
     assert real["part"] == "test"
     assert [row["direction"] for row in real["drift"]] == ["across", "bright", "nothing"]

@@ -99,15 +99,17 @@ def probe(
     net = load_classifier(model)
     see = ClassifierView(net.to(compute.device), made(made.codes(1, 0, "shape")).shape[1:])
     given = None if data is None else _given(data, net, sets, root, quiet=quiet)
-    score = None if given is None else _score(chosen, found, measure, made, compute)
+    score, guesses = None, ""
+    if given is not None:
+        score, guesses = _score(chosen, found, measure, made, compute)
     with counter("probing", quiet=quiet, of="directions") as tell:
         probed = probe_classifier(
             made, found, see, reach=step, n=n, columns=columns, null=null, seed=seed, progress=tell
         )
     real = None
     if given is not None:
-        real = _held_against(probed, made, found, see, given, part, score, compute, k, seed,
-                             quiet=quiet)  # fmt: skip
+        real = _held_against(probed, made, found, see, given, part, score, guesses, compute, k,
+                             seed, quiet=quiet)  # fmt: skip
     classes = net.spec.get("extra", {}).get("classes") or list(map(str, range(net.n_classes)))
     facts = d._facts(made, found, compute, seed) | {
         "model": str(model),
@@ -117,6 +119,8 @@ def probe(
     page = write_probe(probed, made, found, see, classes, real, out, facts)
     if not quiet:
         _tell(probed, found, real)
+        if guesses:
+            typer.echo(f"Warning: {guesses}.", err=True)
         typer.echo(f"Page: {page}")
 
 
@@ -220,8 +224,12 @@ def _given(
 
 def _score(
     folder: Path, found: Directions, measure: str | None, generator: Generator, device: Device
-) -> Callable[[Tensor], Tensor]:
-    """What gives images [b, c, h, w] a number for each direction: a measure, or the scorer."""
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What gives images [b, c, h, w] a number for each direction: a measure, or the scorer.
+
+    Also a warning (without a full stop), empty where there is none.
+    """
+    from truecue.directions.judge import guessed, warning_of
     from truecue.directions.measured import values_of
     from truecue.errors import DataError
     from truecue.nets.generator import as_uint8
@@ -240,7 +248,7 @@ def _score(
         def measured(images: Tensor) -> Tensor:
             return values_of(function, images)[1]
 
-        return measured
+        return measured, ""
     home = folder if folder.is_dir() else folder.parent
     if not (home / "scorer.safetensors").is_file():
         raise DataError(
@@ -253,12 +261,12 @@ def _score(
         raise DataError(
             f"the scorer in {home} knows {scorer.k} directions, and there are {len(found)}"
         )
-    return scorer.to(device.device).score
+    return scorer.to(device.device).score, warning_of(guessed(scorer), scorer.k)
 
 
 def _held_against(
     probed: Probe, generator: Generator, found: Directions, see: ClassifierView, data: Splits,
-    part: str, score: Any, device: Device, k: int | None, seed: int, *, quiet: bool,
+    part: str, score: Any, guesses: str, device: Device, k: int | None, seed: int, *, quiet: bool,
 ) -> Real:  # fmt: skip
     from truecue.directions import confirm as held
     from truecue.directions.directions import unit
@@ -286,6 +294,7 @@ def _held_against(
         held.drift(scores, generated(score, generator, seed=seed)),
         held.nearest(probed, generator, unit(found.matrix), see, data.train, images, device,
                      seed=seed),
+        guesses,
     )  # fmt: skip
 
 

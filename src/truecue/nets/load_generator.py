@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from truecue.config import suggest
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError, DataError, TruecueError
 from truecue.nets.adapters import PairedGenerator, PlainGenerator
 from truecue.nets.classifier import fit_weights, read_weights
 from truecue.nets.generator import Generator
@@ -40,7 +42,7 @@ def load_generator(what: str | Path, root: Path | None = None) -> Generator:
         root: the folder of the data.
 
     Raises:
-        ConfigError: there is no such name, or the function does not return a generator.
+        ConfigError: there is no such name, or the function fails or does not return a generator.
         DataError: a file is absent, unreadable or holds no generator that is known.
     """
     name, path = str(what), Path(what)
@@ -144,13 +146,14 @@ def load_function(what: str) -> Callable[..., Any]:
         what: `file.py:function` or `package.module:function`.
 
     Raises:
-        ConfigError: it is not written so, or there is no such function or module.
+        ConfigError: it is not written so, there is no such function or module, or the file fails.
         DataError: there is no such file.
     """
     home, colon, function = what.rpartition(":")
     if not colon or not home:
         raise ConfigError(f"'{what}' names no function; write file.py:function")
-    module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
+    with _naming(home):
+        module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
     found: Callable[..., Any] | None = getattr(module, function, None)
     if not callable(found):
         raise ConfigError(f"{home} has no function '{function}'")
@@ -160,7 +163,7 @@ def load_function(what: str) -> Callable[..., Any]:
 def _made(name: str) -> Generator:
     """What a user's function returns."""
     make = load_function(name)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _naming(name):
         made = make()
     if not isinstance(made, Generator):
         raise ConfigError(
@@ -168,6 +171,23 @@ def _made(name: str) -> Generator:
             f" {type(made).__name__}. Wrap a network in PlainGenerator or StyleGenerator"
         )
     return made
+
+
+@contextmanager
+def _naming(whose: str) -> Iterator[None]:
+    """Say in whose code an error was, and in which line."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{whose}: {error}") from error
+    except TruecueError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{whose} failed: {type(error).__name__}: {error} ({place.filename}, line"
+            f" {place.lineno}); mend it"
+        ) from error
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -183,4 +203,4 @@ def _from_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the module '{name}' cannot be imported: {error}") from None
+        raise ConfigError(f"the module cannot be imported: {error}") from None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from truecue.report.rank_figures import COLOURS
-from truecue.report.svg import svg, svg_file
+from truecue.report.svg import beside, svg, svg_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,15 +18,20 @@ LINES = 5
 _GREY = "#c9ced6"
 
 
-def logits(steps: Sequence[float], mean: Tensor, spread: Tensor, coloured: Sequence[int]) -> str:
-    """Logits over steps, a line for each class, as a data address.
+def logits(
+    steps: Sequence[float], mean: Tensor, spread: Tensor, coloured: Sequence[int],
+    names: Sequence[str] = (),
+) -> bytes:  # fmt: skip
+    """Logits over steps, a line for each class, as an SVG file's content.
 
     Args:
         steps: m.
         mean: float [m, c].
         spread: float [m, c], half of the band's width; only coloured lines have a band.
         coloured: classes that get a colour, at most five.
+        names: of the coloured classes, for a legend beside the lines; left out: no legend.
     """
+    room = beside(names) if names else 0.15
 
     def draw(axes: Axes) -> None:
         for c in range(mean.shape[1]):
@@ -36,11 +41,14 @@ def logits(steps: Sequence[float], mean: Tensor, spread: Tensor, coloured: Seque
             line, width = mean[:, c], spread[:, c]
             low, high = (line - width).tolist(), (line + width).tolist()
             axes.fill_between(steps, low, high, color=COLOURS[place], alpha=0.15, linewidth=0)
-            axes.plot(steps, line.tolist(), color=COLOURS[place])
+            label = names[place] if names else None
+            axes.plot(steps, line.tolist(), color=COLOURS[place], label=label)
         axes.set(xlabel="step", ylabel="logit", xlim=(steps[0], steps[-1]))
         axes.grid(axis="y")
+        if names:
+            axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.05))
 
-    return svg(3.4, 2.4, draw)
+    return svg_file(3.25 + room, 2.4, draw, right=room)
 
 
 def travels(

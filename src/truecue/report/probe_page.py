@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from truecue.report.directions import SHOWN, signed
 from truecue.report.page import environment
 from truecue.report.rank_figures import COLOURS
 from truecue.report.report import twin_of, write_page
+from truecue.report.sheet import Caption, sheet
+from truecue.report.svg import data_address
 from truecue.report.view import percent
 
 if TYPE_CHECKING:
@@ -54,13 +57,15 @@ class Real(NamedTuple):
     drift: held.Drift
     nearest: Tensor
     """float [k, m], see `truecue.directions.confirm.nearest`."""
+    guesses: str = ""
+    """Of which directions the scorer knows nothing (without a full stop); empty: of none."""
 
 
 def write_probe(
     found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
     classes: Sequence[str], real: Real | None, out: Path, about: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """Write `index.html` and `probe.json` into a folder.
+    """Write `index.html`, `probe.json` and pictures of each direction into a folder.
 
     Args:
         found: what the classifier does.
@@ -79,6 +84,9 @@ def write_probe(
         StorageError: a file could not be written.
     """
     warned = caveats(found, generator, directions, see, real)
+    shown = _order(found)[:SHOWN]
+    parts = [_direction(k, found, generator, directions, see, classes, real) for k in shown]
+    files = dict(file for part in parts for file in part["files"])
     twin = twin_of({
         "about": dict(about),
         "steps": found.steps,
@@ -90,7 +98,7 @@ def write_probe(
         "caveats": warned,
         "directions": table(found, directions.names, classes),
         "real": None if real is None else _real_numbers(real, directions.names, classes),
-        "to_judge": _to_judge(found, generator, directions, see, about),
+        "to_judge": {"shown": shown} | _to_judge(found, generator, directions, see, about),
     })  # fmt: skip
     page = environment().get_template("probe.html.j2").render(
         headline=headline(found, real),
@@ -101,13 +109,11 @@ def write_probe(
         null=len(found.null_per_change),
         level=percent(LEVEL),
         columns=[signed(s) for s in found.steps],
-        parts=[
-            _direction(k, found, generator, directions, see, classes, real)
-            for k in _order(found)[:SHOWN]
-        ],
+        parts=parts,
         facts=_facts(about, directions),
+        folder=quote(str(out)),
     )  # fmt: skip
-    return write_page(out / "index.html", page, "probe.json", twin)
+    return write_page(out / "index.html", page, "probe.json", twin, files)
 
 
 def headline(found: Probe, real: Real | None) -> tuple[str, str]:
@@ -202,6 +208,8 @@ def _of_real(found: Probe, names: Sequence[str], real: Real) -> list[str]:
             f"Scores of real images differ from those of generated ones along {listed}; their order"
             " may mean something else"
         )
+    if real.guesses:
+        said.append(real.guesses)
     if real.part == "train":
         said.append("Real images are training images: accuracy at both ends is too good")
     return said
@@ -277,10 +285,11 @@ def _direction(
                       found.steps)[:, 0]  # fmt: skip
     p = see(images.flatten(0, 1)).softmax(1).unflatten(0, images.shape[:2])
     sure, label = p.max(2)
-    strips = []
-    for i, row in enumerate(images):
-        said = [f"{classes[c]} {s:.0%}" for c, s in zip(label[i], sure[i], strict=True)]
-        strips.append((f"start {i + 1}", plain_tiles("probe", row, tuple(said))))
+    rows = [f"start {i + 1}" for i in range(len(images))]
+    captions = [
+        [f"{classes[c]} {s:.0%}" for c, s in zip(*row, strict=True)]
+        for row in zip(label, sure, strict=True)
+    ]
     size = found.per_change[k].abs().nan_to_num(0)
     shown = size.argsort(descending=True, stable=True)[: draw.LINES].tolist()
     return {
@@ -292,8 +301,16 @@ def _direction(
         "q": f"{float(found.q[k]):.2g}",
         "flips": percent(float(moves.flips[k])),
         "change": f"{float(moves.change[k]):.3f}",
-        "strips": strips,
-        "chart": draw.logits(found.steps, moves.mean[k], moves.spread[k], shown),
+        "strips": [
+            (name, plain_tiles("probe", row, tuple(said)))
+            for name, row, said in zip(rows, images, captions, strict=True)
+        ],
+        "files": [
+            (f"direction{k}.png", _sheet(images, rows, found.steps, captions)),
+            (f"logits{k}.svg", draw.logits(found.steps, moves.mean[k], moves.spread[k], shown,
+                                           [classes[c] for c in shown])),
+        ],
+        "chart": data_address(draw.logits(found.steps, moves.mean[k], moves.spread[k], shown)),
         "legend": [(classes[c], COLOURS[place]) for place, c in enumerate(shown)],
         "others": len(classes) > len(shown),
         "histogram": None
@@ -311,6 +328,16 @@ def _direction(
         "together": None if real is None or k not in real.found.together
         else _together(real.found.together[k]),
     }  # fmt: skip
+
+
+def _sheet(
+    images: Tensor, rows: Sequence[str], steps: Sequence[float], captions: Sequence[Sequence[str]]
+) -> bytes:
+    """Images [starts, steps, c, h, w] of one direction as a PNG file, the start of each framed."""
+    framed = torch.zeros(images.shape[:2], dtype=torch.bool)
+    framed[:, len(steps) // 2] = True
+    below = [[Caption((said,)) for said in row] for row in captions]
+    return sheet(images, rows, [signed(s) for s in steps], framed, below)
 
 
 def _shown(k: int, real: Real) -> list[held.RealGap]:
