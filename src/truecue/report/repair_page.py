@@ -165,11 +165,17 @@ def _curve(scores: Mapping[str, Any]) -> torch.Tensor:
     return torch.tensor([float("nan") if v is None else v for v in scores["curve"]])
 
 
+def commands(told: Mapping[str, Any]) -> str:
+    """The commands that made the repairs, each once."""
+    made = [found.get("command") for found in told["methods"].values()]
+    return "; ".join(dict.fromkeys(filter(None, [*made, told["facts"].get("command")])))
+
+
 def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     sizes = told["sizes"]
     found = {
         "Audit": told["audit"],
-        "Command": told["facts"].get("command"),
+        "Command": commands(told) or None,
         "Images": f"to choose an epoch by {count(sizes['select'])}, to measure by"
         f" {count(sizes['val'])} validation and {count(sizes['test'])} test images",
         "Seeds": ", ".join(map(str, told["seeds"])),
