@@ -78,7 +78,8 @@ def write_audit_page(
         headline=_headline(cues, judged, names[-1]),
         lead=_lead(audit),
         notes=facts["notes"],
-        cues=cues and _cue_table(cues, data.test, audit),
+        cues=_cue_table(cues, data.test, audit) if cues and cues["cues"] else None,
+        unasked=[sentence(note) for note in cues["notes"]] if cues and not cues["cues"] else [],
         verdicts=judged and _verdicts(judged, audit, names[-1]),
         split=_WORDS[names[0]],
         splits=[_WORDS[name] for name in names],
@@ -158,7 +159,7 @@ def _headline(
             .replace("−", "")
         )
         return text, "bad" if beyond else "unclear"
-    if cues:
+    if cues and cues["cues"]:
         return "No alarm. Candidates wait for a person to judge them.", "unclear"
     return "Candidates wait for a person to judge them.", "unclear"
 
@@ -173,6 +174,12 @@ def _lead(audit: Audit) -> str:
         f"A classifier of {len(audit.classes)} classes, right on {shares}, was asked what it goes"
         f" by ({sizes} images). No bias label was looked at."
     )
+    if (trained := audit.facts.get("trained")) is not None:
+        text += (
+            f" No model was given: the audit trained this one ({trained['arch']}, epoch"
+            f" {trained['kept']} of {trained['epochs']}). What it goes by, another one may not; to"
+            " audit yours, give --model."
+        )
     if "val" in right and right["test"] < right["val"] - UNLIKE:
         text += (
             " Validation images are much easier for it than test images: they are probably as"
