@@ -83,7 +83,7 @@ def train_small(
     """
     device = device or Device()
     method = usual_plan(data).override(plan or {})
-    channels, height, width = data.train.shape
+    _, height, width = data.train.shape
     arch = arch or usual_arch(max(height, width))
     if not (out / "model.safetensors").is_file():
         seconds = _step_seconds(data.train, arch, method.plan.batch_size, device)
@@ -115,7 +115,7 @@ def _step_seconds(images: ImageSet, arch: str, batch: int, device: Device) -> fl
     for _ in range(2):
         began = time.monotonic()
         loss: Tensor = F.cross_entropy(net(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         loss.item()
     return time.monotonic() - began
 

@@ -128,9 +128,9 @@ def audit(
 
     Encodes all images, lists for each class the features that contribute most to its logit, ranks
     its images by them, and measures how much more accurate the model is where a feature is strong
-    than where it is weak. Without --model, a small classifier is trained first (settings: plan.*); with
-    --encoder alone, the model is the encoder with a new last layer. A feature is a candidate until
-    a person has judged it. Cut off and started again, it goes on where it was.
+    than where it is weak. Without --model, a small classifier is trained first (settings: plan.*);
+    with --encoder alone, the model is the encoder with a new last layer. A feature is a candidate
+    until a person has judged it. Cut off and started again, it goes on where it was.
     """
     from truecue import auditing
     from truecue.audit.make import AuditSettings
