@@ -194,7 +194,7 @@ def sentence(text: str) -> str:
 
 
 def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[str, Any]:
-    name = _place(audit)
+    name = place(audit)
     rows = [c for c in cues["cues"] if c["verdict"] in {*_LOUD, "candidate"}]
     quiet = [c for c in cues["cues"] if c not in rows and c["used"] is not None]
     shown = rows + quiet[: max(0, 8 - len(rows))]
@@ -351,7 +351,7 @@ def _steps(
         steps.append((
             "Train anew by a method that needs no bias labels, and compare: it takes about twice"
             " the time of plain training, and may cost accuracy on images that follow the cue.",
-            f"truecue train lff {_place(audit)}",
+            f"truecue train lff {place(audit)}",
         ))  # fmt: skip
     steps.append((
         "Look whether images of one class are wrongly labelled or cut: the weakest images of a"
@@ -361,8 +361,8 @@ def _steps(
     return steps
 
 
-def _place(audit: Audit) -> str:
-    """What commands call the images."""
+def place(audit: Audit) -> str:
+    """What commands call the images, quoted for a shell."""
     return shlex.quote(str(audit.facts.get("place") or audit.facts.get("data") or "DATA"))
 
 

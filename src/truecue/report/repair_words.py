@@ -141,6 +141,40 @@ def next_steps(told: Mapping[str, Any]) -> list[Step]:
     return steps
 
 
+def outcome(told: Mapping[str, Any], name: str) -> str:
+    """Which epoch of a method's first run is kept, and whether its gap is small enough."""
+    run = told["methods"][name]["runs"][0]
+    if name not in TUNED:
+        return "nothing is trained, and nothing chosen"
+    target = f"within {100 * told['settings']['target']:g} points"
+    kept = f"epoch {run['chosen']} is kept" if run["chosen"] else "the model is as it was"
+    near = f"the gap is {target}" if run["reached"] else (
+        f"the gap never came {target} at this accuracy"
+    )  # fmt: skip
+    return f"{kept}; {near}; {run['images']:,} images"
+
+
+def settings_in_words(told: Mapping[str, Any]) -> str:
+    """The settings of the tuning, one after the other."""
+    return ", ".join(f"{name} {value:g}" for name, value in told["settings"].items())
+
+
+def commands(told: Mapping[str, Any]) -> str:
+    """The commands that made the repairs, each once."""
+    made = [found.get("command") for found in told["methods"].values()]
+    return "; ".join(dict.fromkeys(filter(None, [*made, told["facts"].get("command")])))
+
+
+def moved(told: Mapping[str, Any], part: str) -> bool:
+    """Whether any repair changed the accuracy or the gap on a part of the images."""
+    before = told["before"][part]
+    return any(
+        found["parts"][part][key]["value"] != before[key]["value"]
+        for found in told["methods"].values()
+        for key in ("accuracy", "gap")
+    )
+
+
 def unmoved(told: Mapping[str, Any]) -> bool:
     """Whether the repair that was meant left the model, or all that is measured, as it was."""
     found = told["methods"][told["first"]]
