@@ -20,6 +20,7 @@ from truecue.config import parse_assignments
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.errors import ConfigError, DataError, RunMismatch
+from truecue.metrics.known import low_end_purity
 from truecue.metrics.ranking import end_hits, rank
 from truecue.nets.classifier import Classifier, load_classifier
 from truecue.repair.repair import repair_audit
@@ -71,7 +72,12 @@ def worst(part: dict) -> float:
     return part["groups"]["worst_group"]["value"]
 
 
-def test_the_reference_simulation_end_to_end(told: dict):
+def test_the_reference_simulation_end_to_end(told: dict, audit: Audit, data: Splits):
+    assert TuneSettings().k == 100
+    own = data.train.attributes["cue"].values == data.train.y  # 100 images of each class lack it
+    purity = low_end_purity(audit.ranking("train"), own, 100)
+    assert set(purity) == {0, 1}
+    assert min(purity.values()) > 0.9
     before, low = told["before"], told["methods"]["low"]
     for part in ("val", "test"):
         assert before[part]["gap"]["value"] > 0.2
@@ -346,7 +352,7 @@ def test_scores_without_bias_labels_or_ends(data: Splits, net: Classifier):
 
 def test_a_repair_needs_verdicts_that_say_spurious(data: Splits, net: Classifier, tmp_path: Path):
     audit = make_audit(tmp_path / "a", data, net, device=CPU)
-    with pytest.raises(DataError, match=r"no feature of .* has been judged"):
+    with pytest.raises(DataError, match=r"no feature of .* has been judged.*truecue app .*--verd"):
         repair_audit(audit, data, device=CPU)
     judge(audit, core=((0, 0), (1, 1)))
     with pytest.raises(
@@ -425,6 +431,10 @@ def test_the_page_says_when_the_baseline_does_as_well(told: dict):
     assert said.endswith("but random tuning did as well")
     assert tone == "unclear"
     assert next_steps(other)[0].text.startswith("Random images narrow the gap as far")
+    for name in ("low", "random"):  # neither does anything
+        same = other["before"]["val"]["gap"]["value"]
+        other["methods"][name]["over_seeds"]["val"]["gap"]["value"] = same
+    assert not next_steps(other)[0].text.startswith("Random images")
 
 
 def test_the_page_says_when_the_halves_disagree(told: dict):

@@ -380,8 +380,8 @@ def _spurious(audit: Audit) -> dict[int, set[int]]:
     if not judged.pairs:
         raise DataError(
             f"no feature of {audit.folder} has been judged: a repair goes by what people say is"
-            " spurious. Give their answers: truecue audit DATA --out"
-            f" {audit.folder} --verdicts answers.csv"
+            f" spurious. Ask them: truecue app {audit.folder}. Or give their answers as a file:"
+            f" truecue audit DATA --out {audit.folder} --verdicts answers.csv"
         )
     spurious = judged.spurious()
     if not spurious:

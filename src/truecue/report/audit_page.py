@@ -293,7 +293,11 @@ def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, 
 
 def _shown(c: Candidate, audit: Audit, picture: str | None, names: Sequence[str]) -> dict[str, Any]:
     f = c.feature
-    parts = [] if f.rank is None else [f"rank {f.rank}, {percent(f.share)} of the logit"]
+    parts = (
+        []
+        if f.rank is None
+        else [f"rank {f.rank}, {percent(f.share)} of the positive contributions to the logit"]
+    )
     parts += ["neural PCA: part of the class's logit"] if audit.is_component(f) else []
     for name in names:
         row, word = c.gaps[name], _WORDS[name]

@@ -102,16 +102,18 @@ def _next(source: Source) -> list[Next]:
     model, out = (shlex.quote(str(path)) for path in
                   (folder / "model.safetensors", f"{folder}-relabelled"))  # fmt: skip
     return [
-        Next(text="Save the answers as CSV (above): the number of an image is its place in its"
-             " split. Mend wrong labels in your"
-             " data, and leave out or crop images that show several things."),
+        Next(
+            text="Save the answers as CSV (above): the number of an image is its place in its"
+            " split. Mend wrong labels in your data, and leave out or crop images that show several"
+            " things."
+        ),
         Next(
             text="Audit the same model on the mended images: the gaps of these classes may have"
             " been labels. It encodes images that have changed, and forgets no verdict of this"
             " audit:",
             command=f"truecue audit {place(source.audit)} --model {model} --out {out}",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def page_of(place: int) -> int:
