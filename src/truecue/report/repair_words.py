@@ -255,8 +255,8 @@ def _tune_on(told: Mapping[str, Any]) -> list[Step]:
     elif settings["lr"] < _MOST_LR:
         return [
             Step(
-                f"No {'later ' if chosen else ''}epoch had a smaller gap. Tune with a larger learning"
-                " rate:",
+                f"No {'later ' if chosen else ''}epoch had a smaller gap. Tune with a larger"
+                " learning rate:",
                 again(told, lr=min(_MOST_LR, round(10 * settings["lr"], 9))),
             )
         ]
