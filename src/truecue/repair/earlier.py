@@ -33,7 +33,7 @@ def compared(audit: Audit, stats_from: str) -> dict[str, Any]:
     return {
         "images": {name: part["digest"] for name, part in parts.items()},
         "verdicts": verdicts_digest(audit.verdicts().aggregate()),
-        "scaled_by": stats_from,
+        "scaling": stats_from,
     }
 
 
@@ -74,7 +74,7 @@ def earlier(
     if not left:
         return Earlier({}, settings, seeds)
     now = {"model": model, **of}
-    changed = [f"other {name.replace('_', ' ')}" for name in now if now[name] != was.get(name)]
+    changed = [f"other {name}" for name in now if now[name] != was.get(name)]
     changed += _changed({"ends": before.ends}, {"ends": settings.ends})
     tuned = any(name not in UNTUNED for name in left)
     tuning = any(name not in UNTUNED for name in chosen)
