@@ -424,6 +424,9 @@ def test_demo_shows_the_gain(cli, tmp_path: Path) -> None:
         used = [cues[name][side]["used"]["value"] for side in ("before", "after")]
         assert used[1] < used[0] - 0.1
     assert story["judged"]["spurious"] > 20
+    training = json.loads((tmp_path / "demo" / "train" / "report.json").read_text())["seconds"]
+    assert story["seconds"] > training  # of the whole, not of its training alone
+    assert story["processor_seconds"] > 0
     assert story["gap"]["low"] > 0.4
     for page in ("index.html", *story["pages"].values()):
         assert (out / page).is_file()

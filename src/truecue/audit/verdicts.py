@@ -253,6 +253,16 @@ class Verdicts:
         Raises:
             DataError: a column is absent, or a row cannot be used; the message has its number.
         """
+        judgements = self.parse_csv(path)
+        self._store(judgements)
+        return len(judgements)
+
+    def parse_csv(self, path: Path) -> list[Judgement]:
+        """The answers of a CSV file as `read_csv` reads them; nothing is stored.
+
+        Raises:
+            DataError: see `read_csv`.
+        """
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
@@ -280,8 +290,7 @@ class Verdicts:
                     f" {judgement.annotator} about class {known[0]}, feature {known[1]}; keep one"
                 )
             seen[known] = number
-        self._store(judgements)
-        return len(judgements)
+        return judgements
 
     def write_csv(self, path: Path) -> int:
         """Write the answers with the published columns, skipped ones left out; how many.
