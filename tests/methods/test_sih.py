@@ -20,12 +20,12 @@ from truecue.engine.device import Device
 from truecue.engine.judge import Judge
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
-from truecue.methods.sih import MANY, Paired, SiH, warn_if_many_conflict
+from truecue.methods.sih import MANY, Paired, SiH, estimated_share, warn_if_many_conflict
 from truecue.nets.classifier import Classifier, load_classifier, save_classifier
 from truecue.nets.vae import Latents, build_vae, load_vae
 from truecue.testing import check_continuation, shortened, small_gratings
 
-WEIGHTS = {"q": 0.7, "recon_weight": 100.0, "kl_weight": 1.0}
+WEIGHTS = {"q": 0.7, "recon_weight": 100.0, "kl_weight": 1.0, "epochs": 99}
 
 
 def paired(kind: str = "mlp", size: int = 4, classes: int = 3, **settings: object) -> Paired:
@@ -462,30 +462,47 @@ def test_cut_off_in_the_middle_it_goes_on_exactly(changes, tmp_path: Path) -> No
     check_continuation(SiH().override(changes), tmp_path)
 
 
-class _Says(nn.Module):
-    """Stands for a biased half that gets a share of the images wrong."""
+@pytest.mark.parametrize(
+    ("wrong", "share"),
+    [
+        ([0.395, 0.096, 0.083, 0.078, 0.076, 0.073, 0.068, 0.065, 0.062, 0.056], 0.096),  # 10 %
+        ([0.254, 0.053, 0.050, 0.048, 0.045, 0.045, 0.043, 0.042], 0.053),  # 5 %
+        ([0.9, 0.88, 0.75, 0.44, 0.22, 0.08, 0.044, 0.031, 0.026, 0.024, 0.022, 0.02], 0.08),
+        ([0.9, 0.88, 0.84, 0.78, 0.7, 0.6, 0.5], 0.5),  # nothing easy: no bend
+        ([0.3], 0.3),
+        ([0.5, 0.02, 0.0], 0.02),
+    ],
+)
+def test_conflicting_images_are_counted_at_the_bend(wrong: list[float], share: float) -> None:
+    assert estimated_share(torch.tensor(wrong)) == pytest.approx(share)
 
-    def __init__(self, y: torch.Tensor, share: float):
-        super().__init__()
-        wrong = torch.arange(len(y)) < round(share * len(y))
-        self.logits = 50.0 * nn.functional.one_hot(torch.where(wrong, 1 - y, y), 2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.logits[: len(x)]
-
-
-@pytest.mark.parametrize(("share", "warns"), [(0.02, False), (0.05, False), (0.25, True)])
+@pytest.mark.parametrize(("share", "warns"), [(0.02, False), (0.053, False), (0.096, True)])
 def test_many_conflicting_images_are_warned_of(share: float, warns: bool) -> None:
-    data = small_gratings()
-    vae, run = paired(size=16, classes=2).vae, run_for(data)
-    vae.biased.net = _Says(data.train.y, share)  # type: ignore[assignment]
-    warn_if_many_conflict(vae, data.train, run)
+    run = run_for(small_gratings())
+    warn_if_many_conflict(torch.tensor([0.5, share, share * 0.9, share * 0.8]), run)
     assert bool(run.warnings) == warns == (share > MANY)
     if warns:
-        assert "at least 25.0% of the training images contradict" in run.warnings[0]
-    vae.biased.net.logits /= 1e9  # an undecided half: half of its probability is on other classes
-    warn_if_many_conflict(vae, data.train, run)
-    assert "50.0% of the training images" in run.warnings[-1]
+        assert "about 9.6% of the images contradict" in run.warnings[0]
+
+
+@pytest.mark.parametrize("select", ["val_loss", "last"])
+def test_errors_of_the_biased_half_are_noted_at_each_look(select: str) -> None:
+    data = small_gratings()
+    noted: list[torch.Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "truecue.methods.sih.warn_if_many_conflict", lambda wrong, _: noted.append(wrong)
+        )
+        method = shortened(SiH(), 3).override({"plan.batch_size": 32, "plan.select": select})
+        run = run_for(data)
+        method.fit(data, run)
+    (wrong,) = noted
+    assert 1 <= len(wrong) <= 3 if select == "val_loss" else len(wrong) == 1
+    assert bool(((wrong >= 0) & (wrong <= 1)).all())
+    if select == "last":
+        said = run.apply(run.branches["biased"].net, data.train).argmax(1)
+        assert float(wrong) == pytest.approx(float((said != data.train.y).float().mean()))
 
 
 # --- behaviour ----------------------------------------------------------------------------------
