@@ -1,7 +1,7 @@
 """What refining directions is worth: the tables of docs/directions.md.
 
     python benchmarks/directions.py known --seeds 0 1 2   # shapes, whose factors are known
-    python benchmarks/directions.py mnist-dcgan           # also: mnist-gan, mnist-vae
+    python benchmarks/directions.py mnist-dcgan   # also: mnist-gan, mnist-vae, mnist-dcgan-long
     python benchmarks/directions.py speed
     python benchmarks/directions.py tables                # puts them into the page
 
@@ -50,6 +50,7 @@ DEVICE = Device("cpu")
 RATES = {"lr_directions": 1e-3, "lr_scorer": 1e-3}
 KNOWN = SRE(scorer="small", steps=2000, images=32, **RATES)
 DIGITS = SRE(scorer="small", steps=1000, images=32, **RATES)
+LONG = DIGITS.model_copy(update={"steps": 6000})
 LD = Discover(reconstructor="lenet", steps=1000, lr=1e-3)
 SIDE = 16
 """Pixels of a side of known shapes: four times as fast as 32."""
@@ -212,7 +213,9 @@ def precision(by: Tensor, v: Tensor) -> float:
 # --- digits: published generators
 
 
-def digits(name: str) -> Callable[[Path, int, Sequence[str]], Iterator[dict[str, Any]]]:
+def digits(
+    name: str, settings: SRE = DIGITS
+) -> Callable[[Path, int, Sequence[str]], Iterator[dict[str, Any]]]:
     """How well pairs are ordered with directions as found and as refined, and what they change."""
 
     def part(root: Path, seed: int, starts: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -222,8 +225,8 @@ def digits(name: str) -> Callable[[Path, int, Sequence[str]], Iterator[dict[str,
         for how in starts:
             began = time.process_time()
             begun, told = start_of(how, generator, 10, seed)
-            done = refine(generator, begun, DIGITS, seed=seed, device=DEVICE)
-            fixed = DIGITS.model_copy(update={"map": "random"})
+            done = refine(generator, begun, settings, seed=seed, device=DEVICE)
+            fixed = settings.model_copy(update={"map": "random"})
             still = refine(generator, begun, fixed, seed=seed, device=DEVICE)
             step = 2 * done.report["step"]
             out["step"] = step
@@ -241,7 +244,8 @@ def digits(name: str) -> Callable[[Path, int, Sequence[str]], Iterator[dict[str,
                 "turned": [row["turned"] for row in done.report["directions"]],
                 "reconstructor": told, "seconds": time.process_time() - began,
             }  # fmt: skip
-            show(generator, still, done, 2 * step, seed, f"{name}-{how}-{seed}")
+            shown = f"{name}-{settings.steps}-{how}-{seed}"
+            show(generator, still, done, 2 * step, seed, shown)
             row = out["starts"][how]
             print(name, how, {key: (round(summary(row["before"])[key], 3),
                   round(summary(row["after"])[key], 3)) for key in summary(row["after"])},
@@ -501,22 +505,26 @@ def retrieval_table() -> str:
 
 def digits_table() -> str:
     rows = []
-    for part in ("mnist-dcgan", "mnist-gan", "mnist-vae"):
+    columns = {
+        "ranked_right": "pairs ordered", "worst": "by the worst", "change": "change of image",
+        "looks_share": "looks: largest share", "looks_size": "looks: all changes",
+        "digits_share": "digits: largest share", "digits_size": "digits: all changes",
+    }  # fmt: skip
+    for part in GENERATORS:
         for how, name in STARTS.items():
             runs = measured(part, how)
-            for side, title in (("before", name), ("after", f"{name} + SRE")) if runs else ():
-                each = [summary(run[side]) for run in runs]
-                mean = {key: statistics.fmean(e[key] for e in each) for key in each[0]}
-                rows.append([
-                    f"{part}, {title}",
-                    f"{mean['ranked_right']:.2f} ({mean['best']:.2f} to {mean['worst']:.2f})",
-                    f"{mean['change']:.3f}",
-                    *(f"{mean[key]:.2f}" for key in ("looks_share", "looks_size", "digits_share",
-                                                     "digits_size")),
-                ])  # fmt: skip
-    head = ["", "pairs ordered (best to worst)", "change of image", "looks: largest share",
-            "looks: all changes", "digits: largest share", "digits: all changes"]  # fmt: skip
-    return table(head, rows)
+            if not runs:
+                continue
+            sides = [[summary(run[side]) for run in runs] for side in ("before", "after")]
+            for title, each in zip((name, f"{name} + SRE"), sides, strict=True):
+                values = [said([e[key] for e in each]) for key in columns]
+                rows.append([f"{part}, {title}", str(len(runs)), *values])
+            gains = [
+                said([after[key] - before[key] for before, after in zip(*sides, strict=True)])
+                for key in columns
+            ]
+            rows.append([f"*gain, {name}*", "", *gains])
+    return table(["", "seeds", *columns.values()], rows)
 
 
 def speed_table() -> str:
@@ -538,9 +546,11 @@ def speed_table() -> str:
     return table(["", "ratio or rate", "processor time"], rows)
 
 
-PARTS = {"known": known, "speed": speed} | {
-    name: digits(name) for name in ("mnist-dcgan", "mnist-gan", "mnist-vae")
+GENERATORS = {
+    **{name: digits(name) for name in ("mnist-dcgan", "mnist-gan", "mnist-vae")},
+    "mnist-dcgan-long": digits("mnist-dcgan", LONG),
 }
+PARTS = {"known": known, "speed": speed} | GENERATORS
 
 
 def main() -> None:

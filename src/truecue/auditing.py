@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit
 from truecue.audit.automatic import MaskJudged, judge_by_masks
+from truecue.audit.candidates import CueColumn
+from truecue.audit.components import component_columns
 from truecue.audit.cue_table import CueTable
 from truecue.audit.cues import find_cues
 from truecue.audit.features import logits_of
@@ -18,8 +23,10 @@ from truecue.audit.filedata import file_columns, files_of
 from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.audit.regions import Box
+from truecue.audit.scores import score_columns
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
+from truecue.engine.features import digest_of
 from truecue.engine.progress import counter
 from truecue.errors import DataError
 from truecue.metrics.spurious import StatsFrom
@@ -29,7 +36,7 @@ from truecue.report.audit_page import write_audit_page
 PIXELS = 4_096_000
 """Held-out images in which a cue is exchanged have together as many pixels: 1,000 of 64 pixels."""
 FEWEST, MOST = 100, 1000
-_VERSION = 1
+_VERSION = 2
 
 
 class Audited(NamedTuple):
@@ -60,6 +67,7 @@ def audit(
     cues: bool = True,
     core: Collection[str] = (),
     nuisance: Mapping[str, Box] | None = None,
+    scores: Mapping[str, Classifier] | None = None,
     files: Path | None = None,
     pictures: int = 12,
     robust: bool = False,
@@ -88,6 +96,9 @@ def audit(
         cues: ask about cues beyond features.
         core: names of cues that may belong to the classes in this task; they raise no alarm.
         nuisance: regions that are known not to matter, see `find_cues`.
+        scores: networks whose answers are asked about like cues, by name: biased networks of
+            trained methods (`truecue.audit.scores.biased_networks`, or `Trained.others`). They see
+            no bias labels and raise no alarm.
         files: the folder that the images' names are in, to ask about their files as well.
         pictures: features that are drawn on the page, those with the largest gaps.
         robust: whether the encoder was trained to be adversarially robust.
@@ -115,7 +126,8 @@ def audit(
     table = None
     if cues:
         try:
-            table = _cues(done, data, core, nuisance or {}, files, seed, device, quiet=quiet)
+            asker = _Asker(done, data, core, nuisance or {}, scores or {}, files, seed, device)
+            table = asker.found(quiet=quiet)
         except DataError as error:
             raise DataError(
                 f"{error}. Features and gaps are kept in {out}; --no-cues (cues=False) shows them"
@@ -127,57 +139,78 @@ def audit(
     return Audited(done, gaps, table, page, masked)
 
 
-def _cues(
-    audit: Audit, data: Splits, core: Collection[str], nuisance: Mapping[str, Box],
-    files: Path | None, seed: int, device: Device, *, quiet: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """Ask about cues, or read what was found."""
-    asked = {
-        "version": _VERSION,
-        "model": audit.facts["model"]["digest"],
-        "splits": {name: part["digest"] for name, part in audit.facts["splits"].items()},
-        "core": sorted(core),
-        "nuisance": {name: list(box) for name, box in sorted(nuisance.items())},
-        "files": files is not None,
-        "seed": seed,
-    }
-    key = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=8).hexdigest()
-    path = audit.folder / "cues.json"
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("key") == key:
-            return found
-    except (OSError, ValueError):
-        pass  # not asked yet, or damaged: ask
-    table = _ask(audit, data, core, nuisance, files, seed, device, quiet=quiet)
-    shown = {f.name: _ends(table, f.name) for f in table.findings if f.verdict in _SHOWN}
-    told = {"key": key} | table.to_dict() | {"ends": shown}
-    write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n")
-    return told
+@dataclass(frozen=True)
+class _Asker:
+    """Asks about cues, or reads what was found."""
+
+    audit: Audit
+    data: Splits
+    core: Collection[str]
+    nuisance: Mapping[str, Box]
+    scores: Mapping[str, Classifier]
+    files: Path | None
+    seed: int
+    device: Device
+
+    def found(self, *, quiet: bool) -> dict[str, Any]:
+        """What cues.json holds; asked again where it was asked about something else."""
+        key, path = self._key(), self.audit.folder / "cues.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if found.get("key") == key:
+                return found
+        except (OSError, ValueError):
+            pass  # not asked yet, or damaged: ask
+        table = self._ask(quiet=quiet)
+        shown = {f.name: _ends(table, f.name) for f in table.findings if f.verdict in _SHOWN}
+        told = {"key": key} | table.to_dict() | {"ends": shown}
+        write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n")
+        return told
+
+    def _key(self) -> str:
+        facts = self.audit.facts
+        asked = {
+            "version": _VERSION,
+            "model": facts["model"]["digest"],
+            "splits": {name: part["digest"] for name, part in facts["splits"].items()},
+            "components": facts.get("components"),
+            "scores": {name: digest_of(net, head=True) for name, net in self.scores.items()},
+            "core": sorted(self.core),
+            "nuisance": {name: list(box) for name, box in sorted(self.nuisance.items())},
+            "files": self.files is not None,
+            "seed": self.seed,
+        }
+        return hashlib.blake2b(
+            json.dumps(asked, sort_keys=True).encode(), digest_size=8
+        ).hexdigest()
+
+    def _ask(self, *, quiet: bool) -> CueTable:
+        data, net = self.data, self.audit.model()
+        _, height, width = data.test.shape
+        images = min(MOST, max(FEWEST, PIXELS // (height * width)))
+        seen = self.audit.store(data, "test", net, device=self.device, quiet=quiet)  # encoded
+        logits = logits_of(seen, net.cpu().head)
+        with counter("exchanged", quiet=quiet, of="cues") as tell:
+            return find_cues(
+                data.train, data.test, logits, model=net.to(self.device.device),
+                nuisance=self.nuisance, core=self.core, images=images, seed=self.seed,
+                columns=lambda train, test: self._columns(train, test, quiet=quiet),
+                device=self.device, progress=tell,
+            )  # fmt: skip
+
+    def _columns(self, train: Tensor, test: Tensor, *, quiet: bool) -> dict[str, CueColumn]:
+        """File data, scores and components of the images that are measured."""
+        rows = {"train": train, "test": test}
+        found = score_columns(self.scores, self.data, rows, self.device, quiet=quiet)
+        if self.files is not None:
+            parts = (self.data.parts()[name].select(ids) for name, ids in rows.items())
+            first, second = (files_of(part, self.files) for part in parts)
+            if first is not None and second is not None:
+                found |= file_columns(first, second)
+        return found | component_columns(self.audit, self.data, rows, self.device, quiet=quiet)
 
 
-def _ask(
-    audit: Audit, data: Splits, core: Collection[str], nuisance: Mapping[str, Box],
-    files: Path | None, seed: int, device: Device, *, quiet: bool,
-) -> CueTable:  # fmt: skip
-    net = audit.model()
-    _, height, width = data.test.shape
-    images = min(MOST, max(FEWEST, PIXELS // (height * width)))
-    columns = {}
-    if files is not None:
-        train, test = files_of(data.train, files), files_of(data.test, files)
-        if train is not None and test is not None:
-            columns = file_columns(train, test)
-    seen = audit.store(data, "test", net, device=device, quiet=quiet)  # encoded already
-    logits = logits_of(seen, net.cpu().head)
-    with counter("exchanged", quiet=quiet, of="cues") as tell:
-        return find_cues(
-            data.train, data.test, logits, model=net.to(device.device), nuisance=nuisance,
-            columns=columns, core=core, images=images, seed=seed, device=device, progress=tell,
-        )  # fmt: skip
-
-
-_SHOWN = ("alarm", "suspect")
+_SHOWN = ("alarm", "suspect", "candidate")
 _EACH = 8
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from app_help import NASTY, judge_all
+from app_help import CPU, NASTY, Person, judge_all
 
+from truecue.audit.make import AuditSettings, make_audit
+from truecue.audit.measure import measure_gaps
 from truecue.metrics.agreement import agreement
 
 pytest.importorskip("fastapi", reason="the app's packages are not installed")
@@ -22,8 +24,6 @@ from truecue.app.pictures import core_features
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from app_help import Person
 
     from truecue.app.source import Source
     from truecue.data.sets import Splits
@@ -325,6 +325,13 @@ def test_repairs_are_shown_where_there_are_some(
     for broken in ("{", "{}", '{"before": {"test": 3}}'):
         (folder / "repair.json").write_text(broken)
         assert ada.get("/repair").status_code == 404, broken
+    (folder / "repair.json").unlink()
+    assert "Nothing has been repaired yet" in ada.get("/repair").text
+    (folder / "low.safetensors").write_bytes(b"")  # written before the numbers, or without them
+    assert ada.json("/repair.json")["models"] == ["low.safetensors"]
+    text = ada.get("/repair").text
+    assert "Nothing has been repaired yet" not in text
+    assert "no numbers about them" in text
 
 
 def test_cues_are_shown_where_there_is_a_table(
@@ -397,6 +404,68 @@ def test_suspicious_labels_are_reviewed(source: Source, judge: Callable[..., Per
     assert [(r["annotator"], r["finding"]) for r in rows] == [
         ("Ada", "label_wrong"), ("Grace", "fine")
     ]  # fmt: skip
+
+
+def test_suspicious_labels_come_page_by_page(
+    source: Source, judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from truecue.app.pages import labels
+
+    c, ada = negative(source), judge("Ada")
+    entry = next(e for e in source.by_verdicts("test")["suspects"] if e["class"] == c)  # type: ignore[index]
+    # a second class with the same images' neighbours, so that a page ends within a class
+    others = (source.audit.labels("test") == 2).nonzero().squeeze(1).tolist()[:4]
+    rows = [{"image": i, "predicted": 5} for i in others]
+    gaps = json.loads((source.audit.folder / "gaps.json").read_text())
+    found = gaps["splits"]["test"]["verdicts"]["suspects"]
+    found[:] = [entry, {"class": 2, "gap": -0.2, "images": rows}]
+    (source.audit.folder / "gaps.json").write_text(json.dumps(gaps))
+    everything = [row["image"] for e in found for row in e["images"]]
+    assert 'rel="next"' not in ada.get("/labels").text
+    monkeypatch.setattr(labels, "PER_PAGE", 3)
+    seen: list[int] = []
+    for start in range(0, len(everything), 3):
+        page = ada.json(f"/labels.json?start={start}")
+        assert (page["start"], page["total"]) == (start, len(everything))
+        here = [s["image"] for found in page["classes"] for s in found["images"]]
+        assert len(here) == min(3, len(everything) - start)
+        assert {f["index"]: f["total"] for f in page["classes"]}.items() <= {
+            c: len(entry["images"]), 2: 4}.items()  # fmt: skip
+        seen += here
+        text = ada.get(f"/labels?split=test&start={start}").text
+        assert ('rel="prev"' in text) == (start > 0)
+        assert ('rel="next"' in text) == (start + 3 < len(everything))
+    assert seen == everything
+    last = (len(everything) - 1) // 3 * 3
+    for beyond in (last + 1, 10_000):
+        assert ada.json(f"/labels.json?start={beyond}")["start"] == last
+    assert ada.json("/labels.json?start=-5")["start"] == 0
+    # an answer leads back to the page that it was given on
+    at = ada.post("/labels", split="test", image=everything[-1], finding="fine")
+    assert at.headers["location"] == (f"/labels?split=test&start={last}#image-{everything[-1]}")
+    assert f'id="image-{everything[-1]}"' in ada.get(at.headers["location"]).text
+
+
+def test_components_are_judged_like_features(
+    source: Source, digits: Splits, tmp_path: Path
+) -> None:
+    from truecue.app.source import Source as Sources
+
+    settings, folder = AuditSettings(components=1), tmp_path / "components"
+    made = make_audit(folder, digits, source.audit.model(), settings=settings, device=CPU)
+    measure_gaps(made)
+    ada = Person(Sources(made, digits), "Ada")
+    f = made.features(3)[-1].feature
+    page = ada.json(f"/class/3/feature/{f}.json")
+    assert (page["name"], page["is_component"]) == ("component 1", True)
+    assert page["elsewhere"] == {}  # other classes' components are other directions
+    text = ada.get(f"/class/3/feature/{f}").text
+    assert "A principal component of what all features add" in text
+    assert "/picture/heat/3/" not in text.split("Other features of")[0]
+    question = ada.get(f"/judge/3/{f}").text
+    assert "What sets the most activating images apart" in question
+    assert ada.answer(3, f).status_code == 303
+    assert [j.feature for j in made.verdicts().all()] == [f]
 
 
 def test_only_images_that_are_up_for_review_are_reviewed(

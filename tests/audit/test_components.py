@@ -38,6 +38,18 @@ def test_all_components_add_up_to_the_logit():
         neural_pca(phi[:0], weight)
 
 
+def test_a_few_components_of_many_features_are_the_first_of_all():
+    phi, weight = drawn(90, 300), drawn(1, 300, seed=5)[0] - 0.3
+    few, all_of_them = neural_pca(phi, weight, 3), neural_pca(phi, weight)
+    torch.testing.assert_close(few.variances, all_of_them.variances[:3])
+    torch.testing.assert_close(few.alpha(phi), all_of_them.alpha(phi)[:, :3], atol=1e-8, rtol=1e-6)
+    again = neural_pca(phi, weight, 3)
+    assert torch.equal(again.vectors, few.vectors)
+    nothing = neural_pca(phi[:1].expand(5, -1), weight, 3)  # all images are the same
+    assert nothing.variances.tolist() == pytest.approx([0, 0, 0], abs=1e-20)
+    assert bool(nothing.alpha(phi).isfinite().all())
+
+
 def test_spufix_takes_away_what_raises_the_logit_and_nothing_else():
     phi = drawn()
     weight = drawn(3, seed=3) - 0.5

@@ -255,3 +255,44 @@ def test_what_does_not_fit_is_refused(train: ImageSet, test: ImageSet) -> None:
     encoded = ImageSet(torch.rand(30, 5, 1, 1), torch.arange(30) % 3, CLASSES)
     with pytest.raises(DataError, match="features of a frozen encoder"):
         find_cues(encoded, encoded, torch.rand(30, 3))
+
+
+def test_columns_may_be_made_of_the_measured_images_alone(
+    train: ImageSet, test: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truecue.audit.cues._SAMPLE", 150)
+    corner = {"a": (part.images[:, 0, 1, 1].float() for part in (train, test))}
+    whole = {name: CueColumn(*values) for name, values in corner.items()}
+    asked = []
+
+    def of_measured(first: Tensor, second: Tensor) -> dict[str, CueColumn]:
+        asked.append((len(first), len(second)))
+        return {"a": CueColumn(whole["a"].train[first], whole["a"].test[second])}
+
+    logits = by_corner(test.images[:])
+    lazy = find_cues(train, test, logits, columns=of_measured, draws=99)
+    assert asked == [(150, 150)]
+    assert verdicts(lazy)["a"] == "candidate"
+    assert lazy.to_dict() == find_cues(train, test, logits, columns=whole, draws=99).to_dict()
+    assert any("whatever their numbers" in note for note in lazy.notes)
+    assert not any("whatever" in n for n in find_cues(train, test, logits, draws=99).notes)
+
+    def too_many(first: Tensor, _: Tensor) -> dict[str, CueColumn]:
+        return {"a": CueColumn(whole["a"].train, whole["a"].test)}
+
+    with pytest.raises(DataError, match="one row for each of the 150 training images"):
+        find_cues(train, test, logits, columns=too_many, draws=99)
+
+
+def test_a_cue_of_many_columns_can_tell_the_class(train: ImageSet, test: ImageSet) -> None:
+    def wide(part: ImageSet, seed: int) -> Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        values = torch.randn(len(part), 130, generator=rng)
+        values[:, 100:103] += 4.0 * torch.nn.functional.one_hot(part.y, 3)
+        return values
+
+    columns = {"wide": CueColumn(wide(train, 0), wide(test, 1))}
+    table = find_cues(train, test, by_bar(test.images[:]), columns=columns, draws=99)
+    found = next(f for f in table.findings if f.name == "wide")
+    assert found.available is not None
+    assert found.available.effect.value > 0.85

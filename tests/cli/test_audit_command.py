@@ -126,6 +126,34 @@ def test_a_trained_model_and_another_encoder(cli, images: Path, tmp_path: Path) 
     assert Audit(tmp_path / "own").facts["encoder"]["head"] == "own"
 
 
+def test_scores_of_a_run_on_the_same_images(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    quick = ["--set", "plan.epochs=2", "--arch", "conv3", "--no-baseline", "--quiet", *SIZE, *CPU]
+    jtt = ["train", "jtt", images, "--set", "identify.epochs=2", *quick]
+    for name, seed in (("jtt", 0), ("other", 1)):
+        assert cli(*jtt, "--out", tmp_path / name, "--seed", seed)[0] == 0
+    assert cli("train", "erm", images, "--out", tmp_path / "erm", *quick)[0] == 0
+    out, model = tmp_path / "audit", ["--model", tmp_path / "jtt", "--pictures", "0", *CPU]
+    command = ["audit", images, "--out", out, *model]
+    status, shown, error = cli(*command, "--scores", tmp_path / "jtt", "--set", "components=1")
+    assert (status, error) == (0, "")
+    cues = json.loads((out / "cues.json").read_text())["cues"]
+    rows = {c["name"]: c for c in cues if c["kind"] in {"score", "feature"}}
+    assert set(rows) == {"first network of jtt", "component 1"}
+    text = " ".join(shown.split())
+    for name, row in rows.items():
+        assert row["verdict"] in {"candidate", "no evidence"}, name
+        shown_as = f"Candidate, {name}: alone it tells the class" in text
+        assert shown_as == (row["verdict"] == "candidate"), name
+    for run, match in (
+        ("other", "was trained on other images than these: data, settings or seed differ"),
+        ("erm", "a run of erm, which trains no biased network"),
+        ("nowhere", "holds no finished run"),
+    ):
+        status, _, error = cli(*command, "--scores", tmp_path / run)
+        assert status == 2
+        assert match in error
+
+
 @pytest.mark.parametrize(
     ("more", "match"),
     [

@@ -370,6 +370,13 @@ def test_version_and_help(cli) -> None:
     assert "train" in shown
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "truecue", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("truecue 0.")
+
+
 def test_debug_shows_the_traceback() -> None:
     command = [sys.executable, "-m", "truecue.cli.main", "--debug", "train", "erm", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

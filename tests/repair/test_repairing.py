@@ -11,8 +11,9 @@ import torch
 from world import as_images, network, splits, world
 
 from truecue.audit.audit import Audit
-from truecue.audit.make import make_audit
+from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
+from truecue.audit.pca import neural_pca, spufix
 from truecue.audit.verdicts import Judgement
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
@@ -372,3 +373,23 @@ def test_commands_name_the_folder_of_the_images(told: dict):
     mine = told | {"facts": {"data": "photos", "settings": {"root": "/x/my photos", "table": ""}}}
     commands = [step.command or "" for step in next_steps(mine)]
     assert any("truecue audit '/x/my photos' --model" in command for command in commands)
+
+
+def test_spufix_takes_away_a_component_that_was_judged(
+    tmp_path: Path, data: Splits, net: Classifier
+):
+    settings = AuditSettings(components=2)
+    audit = make_audit(tmp_path / "a", data, net, settings=settings, device=CPU)
+    second = audit.features(0)[-1]
+    assert second.name == "component 2"
+    judge(audit, (0, second.feature))
+    repair_audit(audit, data, methods=["spufix"], seeds=[0], device=CPU, out=tmp_path / "out")
+    made = load_classifier(tmp_path / "out" / "spufix.safetensors")
+    with torch.no_grad():
+        phi = net.features(data.train.images[:])
+        of_class = neural_pca(phi[data.train.y == 0], net.head.weight[0].detach())
+        seen = net.features(data.test.images[:])
+        expected = spufix(net.head(seen), seen, {0: of_class}, {0: [1]})
+        found = made(data.test.images[:])
+        assert float((expected - net.head(seen)).abs().max()) > 0.1
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)

@@ -106,6 +106,20 @@ def test_without_least_activating_images(net: Classifier, images: ImageSet) -> N
     assert none.shape[0] < with_row.shape[0] - SIDE
 
 
+def test_what_is_no_feature_has_no_heat_maps(
+    net: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = laid_out(monkeypatch)
+    drawn = FeaturePictures(net, images, CPU, robust=True)
+    drawn.picture(0, None, shown(3, 8), shown(1, 2))
+    ((call),) = calls
+    assert call["rows"] == ["most activating", "least activating"]
+    assert torch.equal(call["images"][0], images.images[[3, 8]])
+    drawn.picture(0, None, shown(3, 8), shown(1, 2))
+    drawn.picture(0, 5, shown(3, 8), shown(1, 2))
+    assert len(calls) == 2  # the first one was kept, and is not that of a feature
+
+
 def test_pictures_are_drawn_once_and_again_when_anything_changes(
     net: Classifier, images: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

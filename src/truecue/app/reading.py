@@ -90,9 +90,9 @@ class Reading:
         """Repairs of the model."""
         return others.repair_page(self.site.source, split)
 
-    def suspicious(self, request: Request, split: str = "") -> labels.LabelsPage:
+    def suspicious(self, request: Request, split: str = "", start: int = 0) -> labels.LabelsPage:
         """Suspicious labels."""
-        return labels.labels_page(self.site.source, split, self.site.name(request))
+        return labels.labels_page(self.site.source, split, self.site.name(request), start)
 
     def candidates(self) -> others.CuesPage:
         """Candidate cues."""

@@ -120,10 +120,13 @@ class Writing:
         name = self.site.name(request)
         if not name:
             return RedirectResponse("/judge", 303)
-        if image not in labels.suspect_ids(self.site.source, self.site.source.measured(split)):
+        known = list(labels.suspect_ids(self.site.source, self.site.source.measured(split)))
+        if image not in known:
             raise DataError(f"image {image} is not up for review")
         self.site.source.reviews.add(split, image, name, finding)
-        return RedirectResponse(f"/labels?split={split}#image-{image}", 303)
+        start = labels.page_of(known.index(image))
+        page = f"&start={start}" if start else ""
+        return RedirectResponse(f"/labels?split={split}{page}#image-{image}", 303)
 
     def read_csv(
         self, request: Request, file: UploadFile, token: Annotated[str, Form()] = ""

@@ -125,6 +125,14 @@ class Audit:
         """All features of all classes."""
         return [feature for found in self._features.values() for feature in found]
 
+    def is_component(self, feature: Feature) -> bool:
+        """Whether it is a principal component of its class (neural PCA), and no cue given by name.
+
+        Components come last, after other cues.
+        """
+        found = self.facts.get("components")
+        return found is not None and feature.slot >= self.width - int(found["each"])
+
     def feature(self, class_index: int, feature: int) -> Feature:
         """One feature of a class.
 
@@ -277,11 +285,13 @@ class Audit:
 
     @property
     def subject(self) -> str:
-        """A short text that changes when the encoder, a class or another cue does.
+        """A short text that changes when the encoder, a class, another cue or a component does.
 
         Answers have it: with it, "feature 3 of class 0" means the same thing.
         """
         about = [self.facts["encoder"]["digest"], self.classes, self.facts["cues"]]
+        if self.facts.get("components"):  # which depend on images and head, features do not
+            about.append(self.facts["components"]["key"])
         return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
 
     def verdicts(self) -> Verdicts:

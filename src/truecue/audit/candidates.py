@@ -17,6 +17,11 @@ from truecue.errors import DataError
 
 _MAY_BE_CONTENT = frozenset(("extent",))  # an object's size may well belong to its class
 _ROWS = 512  # images read at a time
+_LEARNED = (
+    "scores and features are judged in images as they are, and are candidates whatever their"
+    " numbers until a person has looked at them: what was trained on the labels tells them for that"
+    " reason alone, and images that are hard for one network are hard for another"
+)
 
 
 class CueColumn(NamedTuple):
@@ -29,6 +34,11 @@ class CueColumn(NamedTuple):
     kind: Literal["metadata", "score", "feature"] = "score"
     about: str = ""
     """What it is, in words."""
+
+
+Columns = Callable[[Tensor, Tensor], Mapping[str, CueColumn]]
+"""From the positions of the training and of the held-out images that are measured, int64 [m] each,
+to columns of these alone: for what is too much, or takes too long, for all images."""
 
 
 class Candidate(NamedTuple):
@@ -69,7 +79,7 @@ class Measured(NamedTuple):
 def candidates(
     data: Measured,
     nuisance: Mapping[str, Box | Tensor],
-    columns: Mapping[str, CueColumn],
+    columns: Mapping[str, CueColumn] | Columns,
     core: Collection[str],
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """All candidates, and notes on what cannot be measured here.
@@ -107,11 +117,15 @@ def candidates(
         found.append(Candidate(
             name, kind, about, first[name], second[name], name not in core, _swapping(mask)
         ))  # fmt: skip
+    rows, sizes = (data.train_ids, data.test_ids), data.sizes
+    if callable(columns):
+        sizes = len(data.train_ids), len(data.test_ids)
+        columns, rows = columns(*rows), (torch.arange(sizes[0]), torch.arange(sizes[1]))
     for name, column in columns.items():
         if name in first:
             raise DataError(f"there is already a cue '{name}'; call yours something else")
-        train = _picked(name, "training", column.train, data.sizes[0], data.train_ids)
-        test = _picked(name, "held-out", column.test, data.sizes[1], data.test_ids)
+        train = _picked(name, "training", column.train, sizes[0], rows[0])
+        test = _picked(name, "held-out", column.test, sizes[1], rows[1])
         if train.shape[1] != test.shape[1]:
             raise DataError(
                 f"column '{name}' has {train.shape[1]} numbers for each training image and"
@@ -124,6 +138,8 @@ def candidates(
         notes.append("colours: not available, the images have not three channels")
     if not any(column.kind == "metadata" for column in columns.values()):
         notes.append("file data (format, size, compression): not available, none was given")
+    if any(column.kind != "metadata" for column in columns.values()):
+        notes.append(_LEARNED)
     return found, tuple(notes)
 
 

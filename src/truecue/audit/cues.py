@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from truecue.audit.asking import Told, Used, as_found, draw_pairs, exchange, halves, tell
-from truecue.audit.candidates import CueColumn, Measured, candidates
+from truecue.audit.candidates import Columns, CueColumn, Measured, candidates
 from truecue.audit.cue_table import Answer, CueTable
 from truecue.audit.judging import constant, judged, rates
 from truecue.audit.regions import Box
@@ -43,7 +43,7 @@ def find_cues(
     *,
     model: Callable[[Tensor], Tensor] | None = None,
     nuisance: Mapping[str, Box | Tensor] | None = None,
-    columns: Mapping[str, CueColumn] | None = None,
+    columns: Mapping[str, CueColumn] | Columns | None = None,
     core: Collection[str] = (),
     images: int = 1000,
     level: float = LEVEL,
@@ -76,7 +76,8 @@ def find_cues(
             regions are suspects at most.
         nuisance: regions that the user knows not to matter, by name: a box (left, top, right,
             bottom, as shares of the image) or a mask bool [h, w].
-        columns: further candidates, by name.
+        columns: further candidates, by name; or a function that makes them of the images that are
+            measured, at most 10,000 of either kind, from their positions.
         core: names of properties and regions that may belong to the classes in this task, such as
             "hue" for kinds of fruit. They are candidates and raise no alarm.
         images: held-out images in which cues are exchanged, at most; two forward passes each for

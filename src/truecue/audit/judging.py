@@ -89,6 +89,7 @@ _TRAIN = (
     " train sih DATA`, then `truecue show bias RUN`. They may cost accuracy where cue and class"
     " agree; the report shows it"
 )
+_LOOK = "look at the images at both ends: does what tells them apart belong to the class?"
 _NEXT: dict[Kind, tuple[str, ...]] = {
     "property": (
         "make the cue useless: `truecue train erm DATA --set 'plan.augment=[\"jitter\"]'` for"
@@ -109,6 +110,6 @@ _NEXT: dict[Kind, tuple[str, ...]] = {
         " and train again. It costs detail where images are brought down to the coarsest",
         _TRAIN,
     ),
-    "score": ("look at the images at both ends before you believe it", _TRAIN),
-    "feature": ("look at the images at both ends and judge whether it belongs to the class",),
+    "score": (_LOOK, _TRAIN),
+    "feature": (_LOOK,),
 }

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from truecue.atomic import atomic, write_text
 from truecue.audit.audit import FORMAT, Audit
-from truecue.audit.features import encode, predict
+from truecue.audit.components import class_components, names_of
+from truecue.audit.features import Store, encode, predict
 from truecue.audit.head import EPOCHS, fit_head
 from truecue.config import Config, read_toml
 from truecue.data.sets import ImageSet, Splits
@@ -50,6 +51,9 @@ class AuditSettings(Config):
     """Optimizer of the last layer, where the encoder needs a new one."""
     head_epochs: PositiveInt = EPOCHS
     """Epochs of the last layer."""
+    components: PositiveInt | None = None
+    """Leading principal components of each class (neural PCA) that are candidates, too; None: no
+    components."""
 
 
 def make_audit(
@@ -157,6 +161,7 @@ class _Maker:
             group=self.settings.group, keep=self.settings.features, pred=grouped["train"],
         )  # fmt: skip
         others = {name: self._cues(name, cues) for name in self.parts}
+        components = self._add_components(others, stores, weight)
         names = list(others["train"])
         negative = False
         for name, part in self.parts.items():
@@ -178,7 +183,7 @@ class _Maker:
         (self.folder / "encoder.safetensors").unlink(missing_ok=True)
         if net is not None and eyes is not net:
             save_classifier(eyes, self.folder / "encoder.safetensors", extra)
-        told = self._facts(found, names, eyes, own_head=own_head)
+        told = self._facts(found, names, eyes, own_head=own_head) | {"components": components}
         told["model"] = {"arch": (net or eyes).spec.get("arch"), "is_encoder": net in (None, eyes),
                          "digest": digest_of(net or eyes, head=True)}  # fmt: skip
         told["notes"] = self._notes(found, negative=negative)
@@ -192,7 +197,7 @@ class _Maker:
         write_text(self.folder / "audit.json", json.dumps(told, indent=1) + "\n")
         return Audit(self.folder)
 
-    def _encode(self, name: str, net: Classifier) -> Any:
+    def _encode(self, name: str, net: Classifier) -> Store:
         return encode(self.parts[name], net, self.device, what=name, quiet=self.quiet)
 
     def knows_classes(self, net: Classifier) -> bool:
@@ -218,6 +223,22 @@ class _Maker:
                     f" {len(self.parts[name]):,} {name} images; got shape {list(values.shape)}"
                 )
         return {cue: values.float() for cue, values in found.items()}
+
+    def _add_components(
+        self, others: dict[str, dict[str, Tensor]], stores: Mapping[str, Store], weight: Tensor
+    ) -> dict[str, Any] | None:
+        """Put each class's components beside other cues; how many, and a text that tells them."""
+        each = self.settings.components
+        if each is None:
+            return None
+        found = class_components(stores["train"], self.parts["train"].y, weight, each)
+        for name, part in self.parts.items():
+            values = found.own(stores[name], part.y)
+            for i, component in enumerate(names_of(each)):
+                if component in others[name]:
+                    raise DataError(f"there is already a component '{component}'; rename your cue")
+                others[name][component] = values[:, i]
+        return {"each": each, "key": found.key}
 
     def _write(self, split: str, arrays: dict[str, npt.NDArray[Any]]) -> None:
         for old in ("spuriosity", "ranking"):

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from truecue.errors import DataError
+
+_LARGE, _FEW = 256, 8  # features from which on, and an eighth of which, a few vectors are quicker
 
 
 class Components(NamedTuple):
@@ -58,9 +61,23 @@ def neural_pca(phi: Tensor, weight: Tensor, components: int | None = None) -> Co
     psi = phi.double() * w
     mean = psi.mean(0)
     centred = psi - mean
-    values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(phi) - 1))
-    keep = len(values) if components is None else min(components, len(values))
+    covariance = centred.T @ centred / max(1, len(phi) - 1)
+    keep = len(w) if components is None else min(components, len(w))
+    values, vectors = _leading(covariance, keep)
     return Components(w, mean, vectors.T.flip(0)[:keep], values.flip(0)[:keep].clamp(min=0))
+
+
+def _leading(covariance: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and vectors: the largest ones, or all where that is as quick."""
+    f = len(covariance)
+    if f < _LARGE or _FEW * keep > f or not float(covariance.trace()) > 0:
+        all_values, all_vectors = torch.linalg.eigh(covariance)
+        return all_values, all_vectors
+    from scipy.sparse.linalg import eigsh
+
+    start = np.random.default_rng(0).normal(size=f)  # so that the same comes out again
+    values, vectors = eigsh(covariance.numpy(), k=keep, v0=start)
+    return torch.from_numpy(values.copy()), torch.from_numpy(vectors.copy())
 
 
 def spufix(

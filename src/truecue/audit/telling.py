@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-_KNOTS, _FEW_KNOTS = 7, 4  # of the curve of each column; fewer where there are many columns
-_NARROW = 3  # columns up to which there are many knots
+_KNOTS = ((3, 7), (100, 4))  # columns up to which there are so many knots of the curve of each
+_STRAIGHT = 2  # where there are more columns
 _LEVELS = 8  # a column with at most as many values gets a number for each
 _RIDGE = 0.01  # penalty relative to the mean variance
 
@@ -47,7 +47,7 @@ def fit_teller(x: Tensor, y: Tensor, n_classes: int) -> Teller | None:
     Returns:
         The classifier; None where every column is constant.
     """
-    most = _KNOTS if x.shape[1] <= _NARROW else _FEW_KNOTS
+    most = next((knots for columns, knots in _KNOTS if x.shape[1] <= columns), _STRAIGHT)
     knots, stepped = zip(*(_knots(column, most) for column in x.T), strict=True)
     if all(len(k) == 0 for k in knots):
         return None

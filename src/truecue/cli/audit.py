@@ -91,6 +91,14 @@ def audit(
             help="A region that must not matter: NAME=LEFT,TOP,RIGHT,BOTTOM, shares of the image.",
         ),
     ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--scores",
+            help="The folder of a run of lff, jtt, denetdm, sih ... on the same images: what its"
+            " biased network says of each image is a candidate cue, too.",
+        ),
+    ] = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=0, help="Features that are drawn on the page.")
     ] = 12,
@@ -156,14 +164,15 @@ def audit(
         Path(data).resolve().name if data in {".", ".."} else facts["data"]
     )
     silent = quiet or as_json
+    biased = _biased(scores or [], splits)
     eyes = None if encoder is None else _encoder(encoder, arch, norm, splits.train, root)
     if trains:
         net = _trained(plan, splits, out / "training", seed, arch, compute, fresh, silent, facts)
     asked = auditing.audit(
         out, splits, net, encoder=eyes, settings=settings, verdicts=verdicts, masks=masks,
         k=k, stats_from="train" if stats_from == "train" else "own", cues=cues, core=core or (),
-        nuisance=_regions(nuisance or []), files=_files(suite), pictures=pictures, robust=robust,
-        seed=seed, device=compute, facts=facts, fresh=fresh, quiet=silent,
+        nuisance=_regions(nuisance or []), scores=biased, files=_files(suite), pictures=pictures,
+        robust=robust, seed=seed, device=compute, facts=facts, fresh=fresh, quiet=silent,
     )  # fmt: skip
     if as_json:
         told = {"audit": asked.audit.facts, "gaps": asked.gaps, "cues": asked.cues}
@@ -189,6 +198,28 @@ def _regions(given: list[str]) -> dict[str, tuple[float, ...]]:
                 f" '{text}'"
             )
         found[name] = box
+    return found
+
+
+def _biased(runs: list[Path], splits: Splits) -> dict[str, Classifier]:
+    """The biased networks of runs on the same images, by what they are called in the table."""
+    from truecue import api
+    from truecue.audit.scores import biased_networks
+    from truecue.cli.rank import names
+    from truecue.config import read_toml
+    from truecue.errors import DataError
+
+    found: dict[str, Classifier] = {}
+    for name, run in zip(names(runs) if runs else [], runs, strict=True):
+        nets = biased_networks(run)
+        asked = read_toml(run / "run.toml").get("asked", {})
+        if asked.get("images") != api.digest(splits):
+            raise DataError(
+                f"{run} was trained on other images than these: data, settings or seed differ, so"
+                " that held-out images may be among those that it knows. It was trained with seed"
+                f" {asked.get('seed')}"
+            )
+        found |= {f"{branch} network of {name}": net for branch, net in nets.items()}
     return found
 
 
@@ -328,6 +359,12 @@ def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:
         console.print(f"[bold]Alarm, {cue['name']}:[/] {cue['why']}", soft_wrap=True)
     for step in dict.fromkeys(step for cue in loud for step in cue["next"]):
         console.print(f"  - {step.replace('DATA', name)}", soft_wrap=True, markup=False)
+    for cue in cues["cues"]:
+        if cue["verdict"] == "candidate" and cue["kind"] in {"score", "feature"}:
+            console.print(
+                f"Candidate, {cue['name']}: {cue['why']}. A person has to look at its images.",
+                soft_wrap=True, markup=False,
+            )  # fmt: skip
     if not loud:
         console.print(
             f"Cues that should not matter: no alarm among {len(cues['cues'])}"

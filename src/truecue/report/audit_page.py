@@ -37,6 +37,8 @@ ROWS = 100
 UNLIKE = 0.1
 """Accuracy by which test images are harder than validation images where the two are unlike."""
 _LOUD = ("alarm", "suspect")
+_LEARNED = ("score", "feature")
+"""Kinds of cues that networks have learned: they never alarm, but wait for a person."""
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -83,6 +85,7 @@ def write_audit_page(
         features=[_shown(c, audit, picture, names)
                   for c, picture in zip(candidates, drawn, strict=False)],
         picture_notes=[sentence(note) for note in notes],
+        components=bool(facts.get("components")),
         rows=[_row(c, audit, names) for c in candidates[:ROWS]],
         more=len(candidates) if len(candidates) > ROWS else None,
         steps=_steps(audit, cues, judged),
@@ -122,12 +125,10 @@ def _draw(
     with counter("drawn", quiet=quiet, of="pictures") as tell:
         for i, candidate in enumerate(candidates):
             f = candidate.feature
-            if f.rank is None:  # a cue is no feature of the network
-                drawn.append(None)
-                continue
             ends = audit.strongest, audit.weakest
             top, least = (_ids(end(f.class_index, f.feature, IMAGES), audit, f) for end in ends)
-            picture = source.picture(f.class_index, f.feature, top, least)
+            number = None if f.rank is None else f.feature  # other cues have no heat maps
+            picture = source.picture(f.class_index, number, top, least)
             drawn.append(data_address(picture, media_type(picture)))
             tell(i + 1, len(candidates))
     return drawn, source.notes
@@ -204,13 +205,16 @@ def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[st
                 "why": sentence(c["why"]),
                 "strip": ends_strip(cues.get("ends", {}).get(c["name"]), test, audit),
             }
-            for c in cues["cues"] if c["verdict"] in _LOUD
+            for c in cues["cues"]
+            if c["verdict"] in _LOUD or (c["verdict"] == "candidate" and c["kind"] == "score")
         ],
         "next": [
             [(part, bool(i % 2))
              for i, part in enumerate(sentence(step.replace("DATA", name)).split("`"))]
             for step in dict.fromkeys(
-                step for c in cues["cues"] if c["verdict"] in _LOUD for step in c["next"]
+                step
+                for c in cues["cues"] if c["verdict"] in _LOUD or c["kind"] in _LEARNED
+                for step in c["next"][: None if c["verdict"] in _LOUD else 1]  # look first
             )
         ],
     }  # fmt: skip
@@ -283,6 +287,7 @@ def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, 
 def _shown(c: Candidate, audit: Audit, picture: str | None, names: Sequence[str]) -> dict[str, Any]:
     f = c.feature
     parts = [] if f.rank is None else [f"rank {f.rank}, {percent(f.share)} of the logit"]
+    parts += ["neural PCA: part of the class's logit"] if audit.is_component(f) else []
     for name in names:
         row, word = c.gaps[name], _WORDS[name]
         if "gap" not in row:

@@ -71,12 +71,15 @@ class FeaturePictures:
         """What a reader must know about the rows."""
         return self.source.note, *(() if self.robust else (WARNING,))
 
-    def picture(self, label: int, feature: int, top: Shown, least: Shown | None = None) -> bytes:
+    def picture(
+        self, label: int, feature: int | None, top: Shown, least: Shown | None = None
+    ) -> bytes:
         """The picture of a feature of a class, drawn or from the cache.
 
         Args:
             label: the class; part of the key only.
-            feature: the feature.
+            feature: the feature; None: something else that images were ranked by, which has neither
+                heat maps nor changed images.
             top: the most activating images, at least one.
             least: the least activating images; None leaves their row out.
 
@@ -88,7 +91,7 @@ class FeaturePictures:
                 images and activations differ, or a map is not finite.
         """
         rows = [top] if least is None or not len(least.ids) else [top, least]
-        what = f"class {label}, feature {feature}"
+        what = f"class {label}" if feature is None else f"class {label}, feature {feature}"
         for shown in rows:
             if len(shown.ids) != len(shown.activations):
                 raise DataError(
@@ -96,7 +99,8 @@ class FeaturePictures:
                     " activations"
                 )
             check_places(shown.ids, len(self.images), "images")
-        check_places(torch.tensor([feature]), self.net.n_features, "features")
+        if feature is not None:
+            check_places(torch.tensor([feature]), self.net.n_features, "features")
         if not len(top.ids):
             raise DataError(f"{what}: there is no image to show it with")
         pixels = [self.images.images[shown.ids] for shown in rows]
@@ -108,7 +112,7 @@ class FeaturePictures:
         return cached_arrays("feature-picture", key, draw)["file"].tobytes()
 
     def _key(
-        self, label: int, feature: int, rows: list[Shown], pixels: list[Tensor]
+        self, label: int, feature: int | None, rows: list[Shown], pixels: list[Tensor]
     ) -> tuple[object, ...]:
         """Everything that the picture depends on, the images themselves among it."""
         digest = hashlib.blake2b(digest_size=16)
@@ -120,13 +124,14 @@ class FeaturePictures:
             _VERSION, self._encoder, precision, self.robust, label, feature, digest.hexdigest()
         )  # fmt: skip
 
-    def _drawn(self, feature: int, rows: list[Shown], pixels: list[Tensor]) -> bytes:
+    def _drawn(self, feature: int | None, rows: list[Shown], pixels: list[Tensor]) -> bytes:
         top, x = rows[0], pixels[0]
-        maps = stored_maps(
-            self.source, self.images, top.ids, torch.full_like(top.ids, feature), self.device
-        )
-        strips = {"most activating": x, "heat map": heat(x, maps.float() / 255)}
-        if self.robust:
+        strips = {"most activating": x}
+        if feature is not None:
+            wanted = torch.full_like(top.ids, feature)
+            maps = stored_maps(self.source, self.images, top.ids, wanted, self.device)
+            strips["heat map"] = heat(x, maps.float() / 255)
+        if feature is not None and self.robust:
             where = self.device.device
             wanted = torch.full_like(top.ids, feature).to(where)
             strips["amplified"] = amplified(self.net, x.to(where), wanted).cpu()

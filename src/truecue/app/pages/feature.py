@@ -47,6 +47,7 @@ class FeaturePage(View):
     feature: int
     name: str
     is_cue: bool
+    is_component: bool
     rank: int | None
     share: float | None
     importance: float | None
@@ -78,18 +79,22 @@ def feature_page(source: Source, c: int, f: int) -> FeaturePage:
     verdict = source.verdict(found)
     is_cue = source.is_cue(f)
     elsewhere: dict[State, list[Named]] = {}
-    for other in audit.pairs():
+    is_component = audit.is_component(found)  # of this class: those of others are other directions
+    for other in () if is_component else audit.pairs():
         if other.feature == f and other.class_index != c:
             entry = named(source, other)
             elsewhere.setdefault(entry.state, []).append(entry)
     notes = []
-    if is_cue:
+    if is_component:
+        notes.append("A component is a direction of all features: it has no heat maps")
+    elif is_cue:
         notes.append("This cue is a number for each image, not a feature of the network: it has no"
                      " heat maps")  # fmt: skip
     elif not source.robust:
         notes.append(WARNING[0].upper() + WARNING[1:])
     return FeaturePage(
         class_index=c, class_name=source.classes[c], feature=f, name=found.name, is_cue=is_cue,
+        is_component=is_component,
         rank=found.rank, share=found.share, importance=found.importance,
         robust=source.robust and not is_cue,
         top=[Cell(image=i, value=shown.values[i]) for i in shown.top],

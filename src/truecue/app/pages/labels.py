@@ -11,8 +11,8 @@ FINDINGS = {
     "several_objects": "several objects",
     "fine": "fine",
 }
-MOST = 40
-"""Images of a class that are shown."""
+PER_PAGE = 40
+"""Images on a page; those of a class may go on on the next one."""
 
 
 class Suspect(View):
@@ -37,8 +37,9 @@ class SuspectClass(View):
     name: str
     gap: float
     images: list[Suspect]
-    more: int
-    """Images that are not shown."""
+    """Those on this page."""
+    total: int
+    """Images of the class that are up for review."""
     crops: bool
     """Whether a crop around the class's core features can be shown."""
 
@@ -51,34 +52,52 @@ class LabelsPage(View):
     measured: bool
     classes: list[SuspectClass]
     reviewed: int
+    start: int
+    """How many images come before those on this page."""
+    count: int
+    """Images on a page, at most."""
+    total: int
+    """Images of all classes that are up for review."""
     stale: bool
 
 
-def labels_page(source: Source, split: str, annotator: str) -> LabelsPage:
-    """The most spurious images of classes with a negative gap."""
+def labels_page(source: Source, split: str, annotator: str, start: int) -> LabelsPage:
+    """The most spurious images of classes with a negative gap, a page of them."""
     split = source.measured(split)
     found = source.by_verdicts(split)
     said: dict[int, dict[str, str]] = {}
     for review in source.reviews.all():
         if review.split == split:
             said.setdefault(review.image, {})[review.annotator] = review.finding
-    classes = []
-    for entry in (found or {}).get("suspects", []):
-        c = entry["class"]
-        images = [_suspect(source, c, row, said.get(row["image"], {}), annotator)
-                  for row in entry["images"][:MOST]]  # fmt: skip
-        classes.append(SuspectClass(
-            index=c, name=source.classes[c], gap=entry["gap"], images=images,
-            more=max(0, len(entry["images"]) - MOST), crops=bool(core_features(source, c)),
-        ))  # fmt: skip
+    entries = (found or {}).get("suspects", [])
+    total = sum(len(entry["images"]) for entry in entries)
+    start = page_of(max(0, min(start, total - 1)))
+    classes, before = [], 0
+    for entry in entries:
+        c, first = entry["class"], max(0, start - before)
+        rows = entry["images"][first : max(0, start + PER_PAGE - before)]
+        before += len(entry["images"])
+        if rows:
+            classes.append(SuspectClass(
+                index=c, name=source.classes[c], gap=entry["gap"], total=len(entry["images"]),
+                images=[_suspect(source, c, row, said.get(row["image"], {}), annotator)
+                        for row in rows],
+                crops=bool(core_features(source, c)),
+            ))  # fmt: skip
     return LabelsPage(
         split=split, splits=[s for s in source.audit.splits if s != "train"],
-        measured=found is not None, classes=classes, reviewed=len(said), stale=source.is_stale(),
+        measured=found is not None, classes=classes, reviewed=len(said), start=start,
+        count=PER_PAGE, total=total, stale=source.is_stale(),
     )  # fmt: skip
 
 
+def page_of(place: int) -> int:
+    """Where the page begins that an image is on, by its place among those up for review."""
+    return place // PER_PAGE * PER_PAGE
+
+
 def suspect_ids(source: Source, split: str) -> dict[int, int]:
-    """Images that are up for review, with their class."""
+    """Images that are up for review, in their order, with their class."""
     found = source.by_verdicts(split) or {}
     return {row["image"]: entry["class"]
             for entry in found.get("suspects", []) for row in entry["images"]}  # fmt: skip

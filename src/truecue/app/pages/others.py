@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from truecue.app.pages.base import Number, View, finite
@@ -26,6 +27,8 @@ class RepairPage(View):
 
     folder: str
     there: bool
+    models: list[str]
+    """Repaired models in the folder, where there are no numbers about them."""
     split: str
     """`val`: the half of the validation images that no epoch was chosen by."""
     splits: list[str]
@@ -45,8 +48,9 @@ def repair_page(source: Source, split: str) -> RepairPage:
     """
     told, folder = source.repair(), str(source.audit.folder)
     if told is None:
-        return RepairPage(folder=folder, there=False, split=split, splits=[], n=0, rows=[],
-                          repaired=[], notes=[])  # fmt: skip
+        models = sorted(path.name for path in (Path(folder) / "repair").glob("*.safetensors"))
+        return RepairPage(folder=folder, there=False, models=models, split=split, splits=[], n=0,
+                          rows=[], repaired=[], notes=[])  # fmt: skip
     try:
         splits = list(told["before"])
         split = split or splits[-1]
@@ -56,8 +60,9 @@ def repair_page(source: Source, split: str) -> RepairPage:
             for m in told["methods"].values()
         ]
         return RepairPage(
-            folder=folder, there=True, split=split, splits=splits, n=told["sizes"][split],
-            rows=rows, repaired=[row["name"] for row in told["repaired"]], notes=told["notes"],
+            folder=folder, there=True, models=[], split=split, splits=splits,
+            n=told["sizes"][split], rows=rows,
+            repaired=[row["name"] for row in told["repaired"]], notes=told["notes"],
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(
