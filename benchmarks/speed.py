@@ -30,7 +30,7 @@ from truecue.data.loader import Batch, Loader
 from truecue.data.sets import ImageSet
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
-from truecue.engine.device import Device
+from truecue.engine.device import Device, keep_freed_memory
 from truecue.engine.evaluate import apply, count
 from truecue.engine.learner import Learner, freeze
 from truecue.engine.plan import Adam, Plan
@@ -332,6 +332,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as commands do
     data = images(options.images)
     rows = {
         "circumstances": {
