@@ -89,7 +89,8 @@ def draw_ratio(entries: dict[str, list[dict]]) -> None:
         )
         for rows in entries.values() for row in rows
     ]  # fmt: skip
-    PICTURE.write_bytes(svg_file(5.6, 3.2, against(models, "conflicting_share"), right=0.65))
+    drawing = against(models, "conflicting_share", legend=True)
+    PICTURE.write_bytes(svg_file(5.75, 3.5, drawing, right=0.8, bottom=0.75))
 
 
 def linear(data: Splits, seed: int, arch: str, changes: dict) -> dict:

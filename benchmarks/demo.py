@@ -22,7 +22,9 @@ def run(seed: int, folder: str) -> dict:
     command = [sys.executable, "-m", "truecue.cli.main", "demo", "--out", str(out), "--quiet"]
     subprocess.run([*command, "--seed", str(seed)], check=True)
     report = json.loads((out / "train" / "report.json").read_text())
-    row = {"seed": seed, "seconds": report["seconds"], "device": report["device"]}
+    story = json.loads((out / "story.json").read_text())
+    row = {"seed": seed, "device": report["device"], "training_seconds": report["seconds"]}
+    row |= {name: round(story[name], 2) for name in ("seconds", "processor_seconds")}
     for name, model in report["models"].items():
         row[name] = {
             k: model["test"][k]["value"] for k in ("conflicting", "aligned", "worst_class")
@@ -44,6 +46,7 @@ def main() -> None:
         print(
             f"seed {row['seed']}: conflicting {row['erm']['conflicting']:.1%} ->"
             f" {row['denetdm']['conflicting']:.1%}, {row['seconds']:.0f} s"
+            f" ({row['processor_seconds']:.0f} s of processor time)"
         )
     print(f"gain {gain.value:.1%} ({gain.low:.1%} to {gain.high:.1%})")
 

@@ -66,26 +66,11 @@ LOOKS = ("ink", "stroke width", "slant", "height", "width")
 CODES = 256
 
 
-class Padded(Generator):
-    """A generator with a margin that makes images 32 pixels wide: a LeNet needs them."""
-
-    def __init__(self, inner: Generator):
-        super().__init__(dim=inner.dim, image_range=inner.image_range, space=inner.space)
-        self.inner = inner
-        self._freeze()
-
-    def render(self, u: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Images with a margin of the least value."""
-        images = self.inner.render(u, shift)
-        margin = (32 - images.shape[-1]) // 2
-        return F.pad(images, (margin,) * 4, value=self.image_range[0])
-
-
 def start_of(how: str, generator: Generator, k: int, seed: int) -> tuple[Directions, float | None]:
     """Directions to begin with and, for LD, the share of images its reconstructor tells rightly."""
     if how == "voynov":
         settings = LD.model_copy(update={"k": k})
-        found = discover(Padded(generator), settings, seed=seed, device=DEVICE)
+        found = discover(generator, settings, seed=seed, device=DEVICE)
         begun = Directions(found.directions.matrix, "LD", generator=generator.digest())
         return begun, found.accuracy
     if how == "ganspace" and isinstance(generator, ShapesGenerator):

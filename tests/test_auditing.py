@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from truecue.audit.make import AuditSettings
+from truecue.audit.verdicts import COLUMNS
 from truecue.auditing import audit
 from truecue.data.sets import Splits
 from truecue.data.suites.digits import Digits
@@ -71,13 +72,45 @@ def test_without_cues_the_page_has_no_table_of_them(trained, tmp_path: Path) -> 
     assert "Candidates wait for a person" in done.page.read_text()
 
 
-def test_too_few_images_for_cues_say_how_to_go_on(trained, tmp_path: Path) -> None:
+def test_too_few_images_for_cues_are_audited_without_them(trained, tmp_path: Path) -> None:
     net, data = trained
     few = torch.cat([(data.test.y == c).nonzero().squeeze(1)[:5] for c in range(10)])
     small = replace(data, test=data.test.select(few))
-    with pytest.raises(DataError, match=r"two classes or more have 10 images.*--no-cues"):
-        audit(tmp_path / "a", small, net, pictures=0, device=CPU)
-    assert audit(tmp_path / "a", small, net, pictures=0, cues=False, device=CPU).page.is_file()
+    done = audit(tmp_path / "a", small, net, pictures=1, device=CPU)
+    assert done.cues is not None
+    assert done.cues["cues"] == []
+    page = " ".join(done.page.read_text().split())
+    assert "Not asked about.</b> Cues can be looked for where two classes or more have 10" in page
+    assert "No alarm" not in page
+    assert "Candidates among the network's features" in page
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [
+        ({"core": ["hues"]}, "no property or region 'hues'; did you mean 'hue'"),
+        ({"nuisance": {"border": (0, 0, 1, 0.5)}}, "already a region 'border'"),
+        ({"nuisance": {"hue": (0, 0, 1, 0.5)}}, "already a property 'hue'"),
+        ({"nuisance": {"banner": (0, 0.9, 1, 1.2)}}, r"shares of the image in 0\.\.1"),
+        ({"verdicts": Path("nosuch.csv")}, r"no file nosuch\.csv"),
+        ({"masks": Path("nosuch")}, "no folder or file of masks nosuch"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_work(
+    trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked, match: str
+) -> None:
+    def encodes(*args, **more):
+        raise AssertionError("the audit began")
+
+    net, data = trained
+    monkeypatch.setattr("truecue.auditing.make_audit", encodes)
+    with pytest.raises(DataError, match=match) as refused:
+        audit(tmp_path / "a", data, net, device=CPU, **asked)
+    assert "--no-cues" not in str(refused.value)
+    answers = tmp_path / "answers.csv"
+    answers.write_text(f"{','.join(COLUMNS)}\nann,,10,3,1,background,5,x\n")
+    with pytest.raises(DataError, match="line 2: there is no class 10"):
+        audit(tmp_path / "a", data, net, device=CPU, verdicts=answers)
 
 
 def test_scores_and_components_are_candidates_and_never_alarm(trained, tmp_path: Path) -> None:

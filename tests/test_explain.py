@@ -152,7 +152,7 @@ def test_grey_images_of_two_classes(tmp_path: Path) -> None:
 def test_a_resize_is_said() -> None:
     shown = truecue.show_bias(model(), small_gratings(), settings=SHORT.override(
         {"plan.epochs": 1}), arch="vae-conv64", device=CPU)  # fmt: skip
-    assert any("paints 64 x 64 pixels, resized to the images' 16 x 16" in n
+    assert any("work on 64 x 64 pixels: the images' 16 x 16 are resized" in n
                for n in shown.pictures.notes)  # fmt: skip
 
 
@@ -181,6 +181,7 @@ def stretched(data: Splits) -> Splits:
         ({}, wrong_always, {}, DataError, "right about none of the 64 validation images"),
         ({}, stretched, {}, DataError, "these images have 12 x 16 pixels"),
         ({}, None, {"target": "cow"}, ConfigError, "there is no class 'cow'"),
+        ({}, None, {"factor": 1.0}, ConfigError, "a number above 1; got 1"),
         ({}, None, {"arch": "resnet18"}, ConfigError, "encoders that a decoder belongs to"),
     ],
 )  # fmt: skip

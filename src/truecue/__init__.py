@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from truecue.directions.discover import Discover as Discover
     from truecue.directions.discover import discover as discover
     from truecue.directions.find import find_directions as find_directions
+    from truecue.directions.measured import measured_directions as measured_directions
     from truecue.directions.probe import probe_classifier as probe_classifier
     from truecue.directions.sre import SRE as SRE
     from truecue.directions.sre import refine as refine
@@ -225,6 +226,7 @@ _HOMES = {
     "discover": "directions.discover",
     "find_directions": "directions.find",
     "load_directions": "directions.directions",
+    "measured_directions": "directions.measured",
     "load_generator": "nets.load_generator",
     "probe_classifier": "directions.probe",
     "refine": "directions.sre",

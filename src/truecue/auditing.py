@@ -14,21 +14,22 @@ from torch import Tensor
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit
 from truecue.audit.automatic import MaskJudged, judge_by_masks
-from truecue.audit.candidates import CueColumn
+from truecue.audit.candidates import CueColumn, named_regions
 from truecue.audit.components import component_columns
 from truecue.audit.cue_table import CueTable
-from truecue.audit.cues import find_cues
+from truecue.audit.cues import LEAST, LEVEL, find_cues, too_few
 from truecue.audit.features import logits_of
 from truecue.audit.filedata import file_columns, files_of
 from truecue.audit.make import AuditSettings, make_audit
+from truecue.audit.masks import MaskFile
 from truecue.audit.measure import measure_gaps
 from truecue.audit.regions import Box
 from truecue.audit.scores import score_columns
+from truecue.audit.verdicts import Verdicts
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.features import digest_of
 from truecue.engine.progress import counter
-from truecue.errors import DataError
 from truecue.metrics.spurious import StatsFrom
 from truecue.nets.classifier import Classifier
 from truecue.report.audit_page import write_audit_page
@@ -115,6 +116,7 @@ def audit(
         StorageError: something could not be written.
     """
     device = device or Device()
+    check_asked(out, data, verdicts=verdicts, masks=masks, core=core, nuisance=nuisance or {})
     done = make_audit(
         out, data, net, encoder=encoder, settings=settings, seed=seed, device=device, facts=facts,
         fresh=fresh, quiet=quiet,
@@ -125,18 +127,52 @@ def audit(
     gaps = measure_gaps(done, k=k, stats_from=stats_from, seed=seed)
     table = None
     if cues:
-        try:
-            asker = _Asker(done, data, core, nuisance or {}, scores or {}, files, seed, device)
-            table = asker.found(quiet=quiet)
-        except DataError as error:
-            raise DataError(
-                f"{error}. Features and gaps are kept in {out}; --no-cues (cues=False) shows them"
-                " without asking about cues"
-            ) from None
+        asker = _Asker(done, data, core, nuisance or {}, scores or {}, files, seed, device)
+        table = asker.found(quiet=quiet)
     page = write_audit_page(
         done, data, pictures=pictures, robust=robust, device=device, quiet=quiet
     )
     return Audited(done, gaps, table, page, masked)
+
+
+def check_asked(
+    out: Path | str,
+    data: Splits,
+    *,
+    verdicts: Path | None = None,
+    masks: Path | None = None,
+    core: Collection[str] = (),
+    nuisance: Mapping[str, Box] | None = None,
+) -> None:
+    """Refuse what can be known to be wrong before anything is trained or encoded.
+
+    Args:
+        out: the audit's folder, where answers may be already.
+        data: the splits.
+        verdicts: a CSV file of answers; whether there are such features is known later.
+        masks: a folder or an `.npz` file.
+        core: names of cues.
+        nuisance: regions by name.
+
+    Raises:
+        DataError: see `audit`.
+    """
+    _, height, width = data.train.shape
+    if not data.train.encoded:
+        named_regions(nuisance or {}, core, height, width)
+    classes = data.train.classes
+
+    def exists(c: int, feature: int) -> str:
+        if 0 <= c < len(classes) and feature >= 0:
+            return ""
+        return (
+            f"there is no class {c} with a feature {feature}; classes are 0 to {len(classes) - 1}"
+        )
+
+    if verdicts is not None:
+        Verdicts(Path(out) / "verdicts.sqlite", exists).parse_csv(verdicts)
+    if masks is not None:
+        MaskFile(masks)
 
 
 @dataclass(frozen=True)
@@ -186,6 +222,9 @@ class _Asker:
 
     def _ask(self, *, quiet: bool) -> CueTable:
         data, net = self.data, self.audit.model()
+        if (reason := too_few(data.train, data.test)) is not None:
+            k = len(data.train.classes)
+            return CueTable((), data.train.classes, 1 / k, LEVEL, LEAST, 0, 0, (reason,))
         _, height, width = data.test.shape
         images = min(MOST, max(FEWEST, PIXELS // (height * width)))
         seen = self.audit.store(data, "test", net, device=self.device, quiet=quiet)  # encoded

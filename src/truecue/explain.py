@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from truecue.api import digest
-from truecue.audit.bias import bias_pictures, check_target
+from truecue.audit.bias import bias_pictures, check_factor, check_target
 from truecue.audit.shown import BiasPictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
@@ -21,7 +21,6 @@ from truecue.engine.run import Run, claim
 from truecue.errors import DataError
 from truecue.methods.bias_half import BiasHalf
 from truecue.nets.classifier import Classifier
-from truecue.nets.latent import Latent
 from truecue.nets.vae import PairedVAE, save_vae
 from truecue.report import parts
 from truecue.report.bias_page import write_bias_page
@@ -89,7 +88,8 @@ def show_bias(
         checkpoint_seconds: time between checkpoints.
 
     Raises:
-        ConfigError: there are no validation images, no class `target`, or no decoder for `arch`.
+        ConfigError: there are no validation images, no class `target`, or no decoder for `arch`; or
+            `factor` is not above 1.
         DataError: the images are not such as the classifier takes, are not square, or it is right
             about none of the validation images.
         RunMismatch: `out` holds a training with other settings.
@@ -101,6 +101,7 @@ def show_bias(
     check_fits(net, data.test)
     settings.check(data, arch)
     check_target(data.train, target)
+    check_factor(factor)
     _check_images(net, data, device)
     if folder is not None and device.first:
         asked = {
@@ -124,7 +125,7 @@ def show_bias(
     pictures = bias_pictures(
         vae, data, seed=seed, target=target, steps=steps, factor=factor, model=net, device=device
     )
-    pictures = replace(pictures, notes=(*pictures.notes, *_notes(pictures, vae)))
+    pictures = replace(pictures, notes=(*pictures.notes, *_notes(pictures)))
     vae, page = vae.cpu().eval(), None
     if folder is not None and device.first:
         extra = {"classes": list(data.train.classes), "seed": seed, "data": facts.get("data")}
@@ -152,22 +153,15 @@ def _check_images(net: Classifier, data: Splits, device: Device) -> None:
         )
 
 
-def _notes(pictures: BiasPictures, vae: PairedVAE) -> list[str]:
-    """What the reader must know about images and reconstructions, in sentences."""
-    notes, encoder = [], vae.biased.net.encoder
-    side = encoder.side if isinstance(encoder, Latent) else None
-    if side is not None and side != vae.size:
-        notes.append(
-            f"The decoder paints {side} x {side} pixels, resized to the images' {vae.size} x"
-            f" {vae.size}, so the pictures show nothing finer than that"
-        )
+def _notes(pictures: BiasPictures) -> list[str]:
+    """What the reader must know about reconstructions, in sentences."""
     same = pictures.faithful
-    if same is not None and same.value < BLURRED:
-        notes.append(
-            f"The model says of only {same.value:.0%} of the reconstructions what it says of the"
-            " images: the decoder does not paint all that the model goes by"
-        )
-    return notes
+    if same is None or same.value >= BLURRED:
+        return []
+    return [
+        f"The model says of only {same.value:.0%} of the reconstructions what it says of the"
+        " images: the decoder does not paint all that the model goes by"
+    ]
 
 
 def _digest(net: Classifier) -> str:

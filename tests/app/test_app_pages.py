@@ -17,6 +17,7 @@ from app_help import CPU, NASTY, Person, judge_all
 from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.metrics.agreement import agreement
+from truecue.repair.tune import TuneSettings
 
 pytest.importorskip("fastapi", reason="the app's packages are not installed")
 
@@ -33,7 +34,7 @@ def addresses(source: Source) -> list[str]:
     """Every page that there is."""
     f = source.audit.features(0)[0].feature
     return ["/classes", "/class/0", f"/class/0/feature/{f}", f"/judge/0/{f}", "/agreement", "/bias",
-            "/models", "/repair", "/labels", "/cues"]  # fmt: skip
+            "/models", "/repair", "/labels", "/cues", "/directions"]  # fmt: skip
 
 
 def biased(source: Source) -> None:
@@ -213,6 +214,9 @@ def test_bias_page_has_the_measured_gaps(source: Source, judge: Callable[..., Pe
     assert sum(m["robustness"] for m in page["models"]) == pytest.approx(0, abs=1e-6)
     for plot in ("ends", "gaps", "violins", "robustness"):
         assert "<svg" in ada.get(f"/plot/{plot}.svg?split=test").text, plot
+    text = ada.get("/bias").text
+    for command in (f"truecue repair {source.audit.folder}", "truecue train lff digits"):
+        assert f"<code>{command}</code>" in text
     assert ada.get("/bias?split=train").status_code == 404
 
 
@@ -288,7 +292,7 @@ def test_repairs_are_shown_where_there_are_some(
     assert ada.get("/plot/repair.svg?split=test").status_code == 404
 
     def state(gap: float) -> dict[str, Any]:
-        values = {"accuracy": 0.8, "low": 0.6, "high": 0.6 + gap, "gap": gap}
+        values = {"accuracy": 0.8, "low": 0.6, "high": 0.6 + gap, "gap": gap, "untouched": 0.5}
         ends = {k: {"value": v, "low": v - 0.1, "high": v + 0.1, "n": 9} for k, v in values.items()}
         return ends | {"curve": [0.6, None, 0.9]}
 
@@ -297,12 +301,18 @@ def test_repairs_are_shown_where_there_are_some(
     low = {
         "title": "low <b>",
         "parts": after,
-        "change": {part: {"gap": {"value": -0.25, "low": -0.3, "high": -0.2}} for part in after},
-    }
-    told = {"kind": "repair", "before": parts, "methods": {"low": low}, "notes": ["A note"],
-            "sizes": {"val": 20, "test": 1234},
-            "repaired": [{"name": source.classes[0]}]}  # fmt: skip
+        "change": {part: {"gap": {"value": -0.25, "low": -0.3, "high": -0.2},
+                          "accuracy": {"value": 0.0, "low": 0.0, "high": 0.0}} for part in after},
+        "model": "low.safetensors", "command": "truecue repair x --set tol=0.5",
+        "over_seeds": None,
+        "runs": [{"seed": 0, "images": 200, "chosen": 3, "reached": True, "wrong": 9, "log": []}],
+    }  # fmt: skip
     folder = source.audit.folder / "repair"
+    told = {"kind": "repair", "before": parts, "methods": {"low": low}, "notes": ["A note"],
+            "sizes": {"val": 20, "test": 1234}, "repaired": [{"name": source.classes[0]}],
+            "audit": str(folder.parent), "folder": str(folder), "facts": {"data": "digits"},
+            "settings": TuneSettings(tol=0.5).to_dict(), "seeds": [0, 1, 2],
+            "first": "low"}  # fmt: skip
     folder.mkdir()
     (folder / "repair.json").write_text(json.dumps(told))
     (folder / "low.json").write_text("{}")  # the card of the repaired model
@@ -319,6 +329,32 @@ def test_repairs_are_shown_where_there_are_some(
     text = ada.get("/repair?split=val").text
     assert "low &lt;b&gt;" in text
     assert "no epoch was chosen by" in text
+    assert page["headline"] == "low <b> changed the gap from +30.0 to +5.0 points"
+    assert page["tone"] == "good"
+    assert page["outcomes"] == [
+        ["low <b>", "epoch 3 is kept; the gap is within 5 points; 200 images"]
+    ]
+    commands = [step["command"] for step in page["next"]]
+    assert f"truecue audit digits --model {folder}/low.safetensors --out {folder.parent}-repaired" \
+        in commands  # fmt: skip
+    for said in ("epoch 3 is kept", "tol 0.5", "truecue repair x --set tol=0.5",
+                 "What to do next", f"truecue repair {folder.parent} --method spufix"):  # fmt: skip
+        assert said in text, said
+    assert "Accuracy and gap, before and after" in text
+    # a model that is as it was has no arrows, and nothing about it is worth auditing again
+    same = json.loads(json.dumps(told))
+    same["methods"]["low"]["parts"] = parts
+    same["methods"]["low"]["runs"][0] |= {
+        "chosen": 0, "log": [{"epoch": 0, "loss": None, "gap": 0.04, "accuracy": 0.8, "low": 0.6,
+                              "high": 0.64}],
+    }  # fmt: skip
+    (folder / "repair.json").write_text(json.dumps(same))
+    unmoved = ada.get("/repair?split=val").text
+    assert "The model is as it was" in unmoved
+    assert "Accuracy and gap, before and after" not in unmoved
+    assert "No repair changed accuracy or gap on these images" in unmoved
+    assert "--set target=0 --set tol=0.5" in unmoved
+    (folder / "repair.json").write_text(json.dumps(told))
     for plot in ("repair", "curves"):
         assert "<svg" in ada.get(f"/plot/{plot}.svg?split=val").text
     assert ada.get("/repair?split=train").status_code == 404
@@ -389,6 +425,9 @@ def test_suspicious_labels_are_reviewed(source: Source, judge: Callable[..., Per
     c = negative(source)
     page = ada.json("/labels.json")
     assert [found["index"] for found in page["classes"]] == [c]
+    model = source.audit.folder / "model.safetensors"
+    assert f"truecue audit digits --model {model} --out" in page["next"][1]["command"]
+    assert page["next"][1]["command"] in ada.get("/labels").text
     first = page["classes"][0]["images"][0]
     assert first["says"] == "4"
     assert not first["agrees"]

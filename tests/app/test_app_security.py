@@ -50,8 +50,8 @@ class _Code(HTMLParser):
 def pages(source: Source) -> list[str]:
     f = source.audit.features(0)[0].feature
     return ["/classes", "/class/0", f"/class/0?by={f}", f"/class/0/feature/{f}", f"/judge/0/{f}",
-            "/judge", "/agreement", "/bias", "/models", "/repair", "/labels", "/cues", "/login",
-            "/nowhere"]  # fmt: skip
+            "/judge", "/agreement", "/bias", "/models", "/repair", "/labels", "/cues",
+            "/directions", "/login", "/nowhere"]  # fmt: skip
 
 
 def test_pages_hold_no_code_and_say_so(source: Source, judge: Callable[..., Person]) -> None:
@@ -81,6 +81,7 @@ def writes(source: Source) -> list[tuple[str, dict[str, Any]]]:
         ("/who", {"name": "Eve"}), ("/rows", {"original": "1"}), ("/undo", {}), ("/measure", {}),
         ("/gold", {"c": 0, "f": f, "answer": "background"}),
         ("/labels", {"split": "test", "image": 0, "finding": "fine"}),
+        ("/directions", {"k": 0, "answer": "core"}), ("/directions/undo", {}),
         ("/login", {"password": "x"}),
     ]  # fmt: skip
 

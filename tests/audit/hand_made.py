@@ -17,7 +17,7 @@ class Painter(nn.Module):
         unreachable: a class that the biased half never says.
     """
 
-    n_classes, channels, size = 3, 3, 12
+    n_classes, channels, size, side = 3, 3, 12, 12
 
     def __init__(self, mixed: float = 0.0, unreachable: int | None = None):
         super().__init__()
@@ -49,10 +49,17 @@ class Painter(nn.Module):
         return self.weight * z_s.relu()
 
 
+class BlueBlind(Painter):
+    """A `Painter` that has no blue: the latent's third number does not get into pictures."""
+
+    def image(self, z_s: Tensor, z_b: Tensor) -> Tensor:
+        return super().image(z_s, z_b * torch.tensor([1.0, 1.0, 0.0]))
+
+
 class Halves(nn.Module):
     """Grey, two classes, 8 x 8 pixels: the upper half is the bias, the lower half the signal."""
 
-    n_classes, channels, size = 2, 1, 8
+    n_classes, channels, size, side = 2, 1, 8, 8
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hand_made import Halves, Painter, grey, painted, painted_splits
+from hand_made import BlueBlind, Halves, Painter, grey, painted, painted_splits
 
 from truecue.audit import show
 from truecue.audit.bias import bias_pictures
@@ -176,16 +176,17 @@ def test_what_did_not_get_there_is_marked_and_left_out() -> None:
     assert found is not None
     aimed = found.target == 2
     assert torch.equal(found.moved.reached, ~aimed)
-    grid = shown.grids["push"]
-    assert torch.equal(grid.failed[2], aimed[:5])
-    assert torch.equal(grid.failed[3], aimed[:5])
-    assert not grid.failed[:2].any()
+    assert not shown.grids["push"].failed.any(), "those that got there come first"
+    assert not any(title.endswith("low") for title in shown.grids["push"].columns)
+    fifth = int(found.moved.reached.nonzero()[4])
+    assert found.passed_over == int(aimed[:fifth].sum()) > 0
     assert shown.class_maps is not None
     assert shown.class_maps.titles == ("top", "middle")
     assert sum(shown.class_maps.counts) == found.separation.n == int((~aimed).sum())
     numbers = shown.to_dict()["push"]
     assert numbers["tried"] == len(aimed)
     assert numbers["reached"] == int((~aimed).sum())
+    assert numbers["passed_over"] == found.passed_over
     strip = shown.grids["strip"]
     assert strip.failed[:, 4].all()
     assert not strip.failed[:, :2].any()
@@ -194,6 +195,36 @@ def test_what_did_not_get_there_is_marked_and_left_out() -> None:
     assert not any(title.endswith("low") for title in shown.grids["swap"].columns)
     assert shown.swapped is not None
     assert shown.swapped.n == int((~aimed).sum())
+
+
+def test_where_none_got_there_the_first_ones_are_shown_and_marked() -> None:
+    shown = bias_pictures(Painter(unreachable=2), painted_splits(), target="low", device=CPU)
+    assert shown.pushed is not None
+    assert shown.pushed.passed_over == 0
+    assert shown.grids["push"].failed.tolist() == [[False] * 5] * 2 + [[True] * 5] * 2
+
+
+def test_a_change_that_did_not_get_into_the_picture_has_a_mark_of_its_own() -> None:
+    shown = bias_pictures(BlueBlind(), painted_splits(), device=CPU)
+    found, push = shown.pushed, shown.grids["push"]
+    assert found is not None
+    assert found.moved.reached.all()
+    aimed = (found.target == 2)[:5]
+    assert 0 < int(aimed.sum()) < 5
+    swap, strip = shown.grids["swap"], shown.grids["strip"]
+    for grid in (push, swap, strip):
+        assert not grid.failed.any(), "every latent is where the biased half says the target"
+    for row in (push.another[2], push.another[3], swap.another[2], swap.another[4]):
+        assert torch.equal(row, aimed)
+    assert not push.another[:2].any()
+    assert not swap.another[[0, 1, 3]].any()
+    assert strip.another.tolist() == [[False] * 4 + [True]] * 3
+    for grid, rows in ((push, (2, 3)), (swap, (2, 4))):
+        for row in rows:
+            for k, said in enumerate(grid.captions[row]):
+                wanted = grid.columns[k].split(" → bias of ")[1]
+                assert said.startswith(f"biased {wanted} ") == (not grid.another[row, k])
+    assert shown.to_dict()["grids"]["push"]["another"] == push.another.tolist()
 
 
 def test_class_maps_are_means(shown: BiasPictures) -> None:
@@ -333,6 +364,34 @@ def test_both_right_wants_both() -> None:
     wrong = seen._replace(judge=(part.y + 1) % 3)
     assert len(both_right(part, seen, 0)) == int((seen.bias == part.y).sum())
     assert len(both_right(part, wrong, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("side", "said"),
+    [
+        (6, "work on 6 x 6 pixels: the images' 12 x 12 are resized for them, and so are the"
+            " pictures afterwards, which show nothing finer"),
+        (16, "work on 16 x 16 pixels: the images' 12 x 12 are resized for them, and so are the"
+            " pictures afterwards"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("conflicting", [0.1, 1.0])
+def test_images_of_another_size_than_the_networks_work_on_are_a_note(
+    side: int, said: str, conflicting: float
+) -> None:
+    vae = Painter()
+    vae.side = side
+    shown = bias_pictures(vae, painted(30, conflicting, 0), device=CPU)
+    assert shown.notes[0] == f"The networks {said}"
+    assert (shown.pushed is None) == (conflicting == 1) == (len(shown.notes) == 2)
+    vae.side = 12
+    assert "pixels" not in str(bias_pictures(vae, painted(30, 0.1, 0), device=CPU).notes)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5, 0.0, -2.0, float("inf"), float("nan")])
+def test_a_longer_move_is_longer(factor: float) -> None:
+    with pytest.raises(ConfigError, match=r"a number above 1; got"):
+        bias_pictures(Painter(), painted_splits(), factor=factor, device=CPU)
 
 
 def test_errors_say_what_to_do() -> None:

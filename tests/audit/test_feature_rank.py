@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import truecue
 from truecue.audit.rank import LARGEST, Subject, _ordered, compare_ranks
 from truecue.cli.main import app
-from truecue.cli.rank import names
+from truecue.cli.rank import _show, names
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.errors import ConfigError, DataError
@@ -200,6 +200,52 @@ def test_command_refuses(more: list[str], words: str, tmp_path: Path) -> None:
     assert ran.exit_code != 0
     assert words in str(ran.exception)
     assert not (tmp_path / "page").exists()
+
+
+def test_a_missing_argument_is_named(tmp_path: Path) -> None:
+    one = tmp_path / "one.safetensors"
+    save_classifier(net(), one)
+    data = small_gratings()
+    truecue.train(truecue.ERM().override({"plan.epochs": 1}), data, out=tmp_path / "run",
+                  arch="mlp-3x20", device=CPU, facts={"data": "gratings"})  # fmt: skip
+    for command, words in (
+        ([one], f"DATA is missing: '{one}' is a model"),
+        ([tmp_path / "run"], f"truecue rank {tmp_path / 'run'} gratings"),
+        ([one, tmp_path / "run"], f"truecue rank {one} {tmp_path / 'run'} gratings"),
+        (["gratings"], "MODEL is missing"),
+    ):
+        ran = CliRunner().invoke(app, ["rank", *map(str, command)])
+        assert isinstance(ran.exception, ConfigError)
+        assert words in str(ran.exception)
+
+
+def test_a_terminal_of_80_columns_shows_whole_names_and_heads(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["defund-biased-1.2-of-the-run-with-seed-0", "defund-biased-1.2-of-the-run-with-seed-1"]
+    subjects = [Subject(name, net(rank_strength=k / 3), small_gratings())
+                for k, name in enumerate(names)]  # fmt: skip
+    _show(compare_ranks(subjects, device=CPU).to_dict())
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    for head in ("exp(H)", "features", "L_reg", "strength", "aligned"):
+        assert head in shown
+    column = "".join(line[:30].split()[0] for line in shown.splitlines() if line[:30].strip())
+    for name in names:
+        assert name in column, "folded, not cut off"
+
+
+def test_one_feature_is_singular_on_the_page(tmp_path: Path) -> None:
+    one = net()
+    last = [layer for layer in one.encoder.modules() if isinstance(layer, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight[0], last.bias[0] = 0, 1  # and no other feature never changes
+        last.bias[1:] = 10
+    found = compare_ranks([Subject("one", one, small_gratings())], device=CPU)
+    assert found.models[0].dead == 1
+    assert "one: 1 feature is the same" in write_rank_page(found, tmp_path).read_text()
 
 
 def test_names_tell_paths_apart() -> None:

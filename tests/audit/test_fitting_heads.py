@@ -76,7 +76,8 @@ def test_the_low_end_is_where_the_cue_is_broken(known):
     ranking = rank(s, known["y_train"], 2)
     purity = low_end_purity(ranking, known["own_train"], 100)
     broken = [int(((known["y_train"] == c) & ~known["own_train"]).sum()) for c in (0, 1)]
-    for c, share in purity.items():
+    assert sum(purity.values()) / 2 > 0.9
+    for c, share in purity.items():  # a class with 92 such images cannot reach more than 0.92
         assert share > 0.9 * min(1, broken[c] / 100)
     assert (cue_auroc(s, known["y_train"], known["own_train"], 2) > 0.98).all()
     assert {len(low) for low, _ in ends(ranking, 100).values()} == {100}

@@ -115,6 +115,25 @@ def test_the_longest_move_is_where_those_end_that_never_arrive() -> None:
     assert near.factor == 1.2
 
 
+def test_those_that_the_model_followed_are_shown_first() -> None:
+    shown = judged(ByColour(lead=0.5), factor=1.2)
+    found, grid = shown.pushed, shown.grids["push"]
+    assert found is not None
+    there = found.reached.nonzero().squeeze(1)
+    assert 0 < len(there) < len(found.ids), "some that it followed, and some that it did not"
+    n = min(5, len(there))
+    names = shown.classes
+    wanted = [f"{names[found.y[i]]} → bias of {names[found.target[i]]}" for i in there[:n]]
+    assert list(grid.columns[:n]) == wanted
+    assert grid.failed[3].tolist() == [False] * n + [True] * (5 - n)
+    assert not grid.another.any(), "here a frame says it"
+    assert found.passed_over == int(there[n - 1]) + 1 - n - (5 - n if n < 5 else 0)
+    assert shown.heat is not None
+    pixels = grid.images.float() / 255
+    expected = (pixels[3] - pixels[1]).abs().mean(1)
+    torch.testing.assert_close(shown.heat.values, expected, atol=4e-3, rtol=0)
+
+
 def test_numbers_have_the_shape_of_a_runs_and_say_who_judged() -> None:
     numbers = judged(ByColour()).to_dict()
     plain = bias_pictures(Painter(), painted_splits(), device=CPU).to_dict()

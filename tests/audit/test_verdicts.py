@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from truecue.audit.direction_answers import DirectionAnswers, ProbedDirection
 from truecue.audit.verdicts import COLUMNS, Judgement, Verdicts, aggregate
 from truecue.errors import DataError, StorageError
 
@@ -153,6 +154,23 @@ def test_a_newer_file_is_refused(verdicts: Verdicts):
     with sqlite3.connect(verdicts.path) as db:
         assert db.execute("SELECT answer FROM answers").fetchall() == [("main_object",)]
     db.close()
+
+
+def test_a_file_of_the_first_version_gets_what_it_lacks(verdicts: Verdicts):
+    verdicts.add(*said("mb"))
+    verdicts.set_gold(0, 1, "background")
+    before = verdicts.all()
+    with sqlite3.connect(verdicts.path) as db:  # as the first version made it
+        db.execute("DROP TABLE directions")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    again = Verdicts(verdicts.path, known, "e1")
+    assert again.all() == before
+    assert again.aggregate().gold == {"w0": (0, 1), "w1": (1, 1)}
+    answers = DirectionAnswers(again)
+    assert answers.all() == []
+    answers.add(ProbedDirection("0", "g", (1.0,)), "Ada", "core")
+    assert [j.answer for j in DirectionAnswers(Verdicts(verdicts.path)).all()] == ["core"]
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path):

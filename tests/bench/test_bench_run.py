@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 from bench_parts import SMALL, run_all, run_here, small
+from safetensors.torch import load_file
 
 from truecue.bench import pool, work
 from truecue.bench.store import Store
 from truecue.engine import device
+from truecue.engine.device import Device
 from truecue.errors import DataError, StorageError, SupervisionError, TruecueError
 
 ONE = SMALL.replace("seeds = [0, 1]", "seeds = [0]")
@@ -127,6 +129,19 @@ def test_result_holds_what_tables_need(tmp_path: Path) -> None:
     assert found["seconds"] > 0
     assert [r["epoch"] for r in found["records"]] == [1, 2, 3, 4]
     assert not store.work(wanted[0]).exists()
+
+
+def test_result_says_how_many_images_are_drawn_more_often(tmp_path: Path) -> None:
+    defund = """[methods.defund]
+settings = { variant = "supervised", "probe.epochs" = 2 }
+"""
+    _, wanted, store = small(tmp_path, ONE.replace("[methods.erm]\n", defund))
+    cell, plain = wanted[0], next(c for c in wanted if c.method == "lff")
+    result = work.run_cell(cell, store.work(cell), Device("cpu"))
+    kept = load_file(store.work(cell) / "run" / "once" / "errors.safetensors")["errors"]
+    assert result["errors"] == pytest.approx(float(kept.double().mean()))
+    assert 0 < result["errors"] < 1
+    assert work.run_cell(plain, store.work(plain), Device("cpu"))["errors"] is None
 
 
 def test_damaged_result_is_named(tmp_path: Path) -> None:

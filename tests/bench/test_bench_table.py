@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
 from bench_parts import SMALL, run_here, small
+from typer.testing import CliRunner
 
 from truecue.bench import plots
 from truecue.bench import table as t
@@ -14,8 +16,10 @@ from truecue.bench.plan import Bench, Cell
 from truecue.bench.pool import Outcome
 from truecue.bench.rules import compare_rules
 from truecue.bench.store import Store
-from truecue.bench.sweep import judge, settings_tried, sweep_cells
+from truecue.bench.sweep import Trial, judge, settings_tried, sweep_cells
+from truecue.cli.main import app
 from truecue.errors import ConfigError
+from truecue.metrics.intervals import student_t
 
 PAPER = """
 [[published]]
@@ -132,6 +136,73 @@ def test_pictures_show_every_method(made) -> None:
     assert shown in pictures["heat"].decode()
     one = [c for c in wanted if c.suite == "tints"]
     assert plots.against_ratio(bench, one, found, "unbiased") is None
+
+
+def test_published_figures_are_hollow_marks_in_the_ratio_plot(made) -> None:
+    bench, wanted, store = made
+    found = t.rows(bench, wanted, store)
+    theirs = "published: A & B, Table"
+    picture = plots.against_ratio(bench, wanted, found, "unbiased").decode()
+    assert "published: A &amp; B," in picture
+    assert "(not comparable)" in picture
+    marks = picture.count("fill: none; stroke: #1c2430")  # in the colour of the first method
+    other = plots.against_ratio(bench, wanted, found, "worst_group").decode()
+    assert "published" not in other
+    assert theirs not in other
+    assert marks > other.count("fill: none; stroke: #1c2430")
+
+
+GRID = """
+[sweep]
+method = "lff"
+suite = "tints"
+kind = "grid"
+seeds = [0]
+[sweep.space]
+q = { choice = [0.3, 0.7] }
+"plan.optimizer.lr" = { choice = [0.001, 0.01, 0.02] }
+"plan.batch_size" = { choice = [64] }
+"""
+
+
+def trials_of(bench: Bench) -> list[Trial]:
+    """Made up: 40 % with the first values, 10 points more with each further one."""
+    made = []
+    for k, settings in enumerate(settings_tried(bench.sweep)):
+        made.append(Trial(settings, k / 10, (1,), student_t([0.4 + k / 10]), 0.01 * (k + 1)))
+    return made[::-1]  # the best first
+
+
+def test_a_grid_over_two_settings_is_a_heat_map(tmp_path: Path) -> None:
+    bench, _, _ = small(tmp_path, SMALL + GRID)
+    picture = plots.sweep_map(bench, trials_of(bench), "unbiased").decode()
+    for text in ("q 0.3", "q 0.7", "0.001", "0.02", "40.0", "90.0", "|E|/N 1 %", "|E|/N 6 %"):
+        assert text in picture, text
+    assert "framed: best by val_worst_class" in picture
+    assert "batch_size" not in picture, "it has one value"
+    assert plots.sweep_map(bench, [], "unbiased") is None
+    for text in (SWEEP, GRID.replace("[64]", "[64, 32]"), GRID.replace("[0.3, 0.7]", "[0.3]")):
+        other, _, _ = small(tmp_path, SMALL + text)
+        assert plots.sweep_map(other, trials_of(other), "unbiased") is None
+
+
+def test_the_command_draws_a_sweep_before_anything_else_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = GRID.replace("0.001, 0.01, 0.02", "0.001, 0.01")
+    bench, _, store = small(tmp_path, SMALL + grid)
+    command = ["bench", "plot", str(tmp_path / "small.toml"), "--out", str(store.folder), "--to",
+               str(tmp_path / "pictures")]  # fmt: skip
+    refused = CliRunner().invoke(app, command)
+    assert "there is no result yet" in str(refused.exception)
+    trials = sweep_cells(bench, None)
+    run_here([c for trial in trials for c in trial], store)
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.exception
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["sweep.svg"]
+    best = judge(bench, trials, [], store)[0]
+    assert math.isnan(best.errors), "LfF draws no errors more often"
+    assert f"{100 * best.test.value:.1f}" in (tmp_path / "pictures" / "sweep.svg").read_text()
 
 
 SWEEP = """

@@ -163,6 +163,15 @@ def test_scores_of_a_run_on_the_same_images(cli, images: Path, tmp_path: Path) -
         (["--stats-from", "both"], "--stats-from is own or train; got 'both'"),
         (["--encoder", "nowhere"], "there is no weights file"),
         (["--encoder", "nowhere", "--set", "plan.epochs=3"], "none is trained with --encoder"),
+        (["--nuisance", "foo"], "--nuisance wants NAME=LEFT,TOP,RIGHT,BOTTOM"),
+        (["--nuisance", "banner=0,0.9,1,2"], "shares of the image in 0..1"),
+        (["--nuisance", "border=0,0,1,0.5"], "there is already a region 'border'"),
+        (["--core", "nosuch"], "there is no property or region 'nosuch'"),
+        (["--core", "hue", "--no-cues"], "are about cues; leave out --no-cues"),
+        (["--verdicts", "nosuch.csv"], "there is no file nosuch.csv"),
+        (["--masks", "nosuch"], "there is no folder or file of masks nosuch"),
+        (["--arch", "conv33"], "conv33"),
+        (["--set", "plan.epoch=3"], "ERM.plan has no setting 'epoch'"),
     ],
 )
 def test_one_sentence_for_what_cannot_be(cli, images: Path, tmp_path: Path, more, match) -> None:  # noqa: F811
@@ -172,6 +181,33 @@ def test_one_sentence_for_what_cannot_be(cli, images: Path, tmp_path: Path, more
     assert match in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+def test_without_a_model_a_small_one_is_trained_and_the_page_says_so(
+    cli,
+    images: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "audit"
+    size = ["--set", "data.size=32", "--pictures", "0", *CPU]
+    status, _, error = cli("audit", images, "--out", out, "--set", "plan.epochs=3", *size)
+    assert not status
+    told = " ".join(error.split())
+    assert "No model is given: training one (conv3) on" in told
+    assert "s at most. Give your own with --model" in told
+    facts = Audit(out).facts
+    assert facts["trained"]["arch"] == facts["model"]["arch"] == "conv3"
+    assert 0 < facts["trained"]["kept"] <= facts["trained"]["epochs"] == 3
+    shown = f"(conv3, epoch {facts['trained']['kept']} of {facts['trained']['epochs']})"
+    assert f"the audit trained this one {shown}" in (out / "index.html").read_text()
+
+    given = ["--model", out / "model.safetensors", "--out", tmp_path / "given", "--no-cues"]
+    assert cli("audit", images, *given, *size, "--quiet")[0] == 0
+    assert "the audit trained" not in (tmp_path / "given" / "index.html").read_text()
+    status, _, error = cli("audit", images, "--out", tmp_path / "given", *CPU)  # forgot --model
+    assert status == 2
+    assert "an audit of a model that was given, and now none is" in error
+    assert not (tmp_path / "given" / "training").exists()
 
 
 def test_other_settings_need_another_folder(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811

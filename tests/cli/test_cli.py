@@ -263,6 +263,32 @@ def test_run_folder_of_another_run(cli, tmp_path: Path) -> None:
     assert status == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "wrong", "right", "says"),
+    [
+        ("defund", ["variant=semi", "labelled=0.01"], ["variant=semi", "labelled=0.9"], "Set"),
+        ("supinfonce", ["data.conflicting=0"], ["data.conflicting=0.2"], "0 of the 160"),
+    ],
+)
+def test_what_a_refusal_advises_can_be_done_in_the_same_folder(
+    cli, tmp_path: Path, method: str, wrong: list[str], right: list[str], says: str
+) -> None:
+    out = tmp_path / "out"
+    small = ["data.train_size=160", "data.test_size=100", "plan.epochs=1", "plan.batch_size=16"]
+    if method == "defund":
+        small += ["pretrain.epochs=1", "pretrain.batch_size=16", "probe.epochs=1"]
+
+    def settings(more: list[str]) -> list[str]:
+        return [word for value in (*small, *more) for word in ("--set", value)]
+
+    common = ["train", method, "digits", "--out", out, "--quiet"]
+    refused(cli(*common, *settings(wrong)), says)
+    done = cli(*common, *settings(right))
+    assert done[0] == 0, done[2]
+    assert (out / "report.json").is_file()
+    refused(cli(*common, *settings(wrong)), "was made with other settings")
+
+
 def test_a_finished_run_is_read_back(cli, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
@@ -398,6 +424,9 @@ def test_demo_shows_the_gain(cli, tmp_path: Path) -> None:
         used = [cues[name][side]["used"]["value"] for side in ("before", "after")]
         assert used[1] < used[0] - 0.1
     assert story["judged"]["spurious"] > 20
+    training = json.loads((tmp_path / "demo" / "train" / "report.json").read_text())["seconds"]
+    assert story["seconds"] > training  # of the whole, not of its training alone
+    assert story["processor_seconds"] > 0
     assert story["gap"]["low"] > 0.4
     for page in ("index.html", *story["pages"].values()):
         assert (out / page).is_file()

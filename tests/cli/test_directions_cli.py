@@ -32,6 +32,12 @@ class Net(nn.Module):
 def make():
     return truecue.PlainGenerator(Net(), dim=4, image_range=(0, 1))
 
+def blank():
+    class Blank(Net):
+        def forward(self, z):
+            return 0.5 + 0 * super().forward(z)
+    return truecue.PlainGenerator(Blank(), dim=4, image_range=(0, 1))
+
 def noisy():
     class Noisy(Net):
         def forward(self, z):
@@ -39,6 +45,8 @@ def noisy():
     return truecue.PlainGenerator(Noisy(), dim=4, image_range=(0, 1))
 """
 SETS = ["--set", "scorer=small", "--set", "steps=3", "--set", "images=8"]
+LONGER = ["--set", "scorer=small", "--set", "steps=150", "--set", "images=32", "--set",
+          "lr_scorer=3e-3"]  # fmt: skip
 
 
 @pytest.fixture
@@ -72,11 +80,12 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     assert "3 directions (Jacobians of 32 images)" in shown
     assert read(found / "directions.json")["dim"] == 4
 
-    status, shown, error = cli("directions", "refine", spot, found, "--out", refined, *SETS, *CPU)
+    status, shown, error = cli("directions", "refine", spot, found, "--out", refined, *LONGER,
+                               *CPU)  # fmt: skip
     assert status == 0, error
     assert "of pairs ordered" in shown
     twin = read(refined / "refined.json")
-    assert twin["settings"]["steps"] == 3
+    assert twin["settings"]["steps"] == 150
     assert len(twin["directions"]) == 3
     assert twin["before"]["found_by"] == "Jacobians of 32 images"
     page = (refined / "index.html").read_text()
@@ -89,6 +98,16 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     assert status == 0, error
     twin = read(tmp_path / "t" / "traversal.json")
     assert twin["steps"] == [-3, -1.5, 0, 1.5, 3]
+    rows = read(refined / "refined.json")["directions"]
+    order = sorted(range(3), key=lambda k: -rows[k]["ranked_right"])
+    assert twin["index"] == order
+    assert twin["names"] == [str(k) for k in order]
+    assert twin["ranked_right"] == pytest.approx([rows[k]["ranked_right"] for k in order])
+    began = read(found / "directions.json")["strengths"]
+    assert twin["strengths"] == pytest.approx([began[k] for k in order])
+    page = (tmp_path / "t" / "index.html").read_text()
+    assert f"{twin['ranked_right'][0]:.0%} ordered" in page
+    assert f"strength {twin['strengths'][0]:.3g}" in page
     assert twin["files"] == ["start0.png", "start1.png"]
     with Image.open(tmp_path / "t" / "start0.png") as picture:
         assert picture.size[0] > 5 * 96
@@ -118,6 +137,33 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
     told = read(scores / "search.json")
     assert [row["name"] for row in told["directions"]] == ["0", "1", "2", "together", "pixels"]
     assert "A random order: " in shown
+
+
+def test_scores_of_a_scorer_that_guesses_are_told(
+    cli, spot: str, images: Path, tmp_path: Path
+) -> None:
+    out, scores, data = tmp_path / "out", tmp_path / "scores", ["--set", "data.size=16"]
+    blank = spot.replace(":make", ":blank")
+    status, shown, error = cli("directions", "refine", blank, "2", "--out", out, *SETS, *CPU)
+    assert status == 0, error
+    assert "No visible effect" in shown
+    part = ["--part", "train", "--threads", "1"]
+    warned = "Warning: The scorer is at chance for every direction"
+    status, _, error = cli("directions", "score", out, images, "--out", scores, *data, *part)
+    assert status == 0
+    assert warned in error
+    assert read(scores / "scores.json")["at_chance"] == ["0", "1"]
+    search = ["directions", "search", scores, images, *data, *part]
+    status, shown, error = cli(*search)
+    assert status == 0
+    assert warned in error
+    assert shown.count("(the scorer is at chance)") == 2
+    assert [row["name"] for row in read(scores / "search.json")["directions"]] == [
+        "0", "1", "pixels"]  # fmt: skip
+    status, _, error = cli(*search, "--query", "0")
+    assert status == 2
+    assert "at chance for every direction" in error
+    assert cli(*search, "--query", "0", "--by", "1")[0] == 0
 
 
 def test_refining_again_reads_what_is_there(cli, spot: str, tmp_path: Path) -> None:
@@ -156,6 +202,11 @@ def test_metrics_of_known_factors(cli, tmp_path: Path) -> None:
     told = read(out / "metrics.json")
     assert told["metrics"].keys() >= {"beta_vae", "factor_vae", "mig", "dci", "sap"}
     assert all(0 <= value <= 1 for value in told["metrics"].values())
+    page = (out / "metrics.html").read_text()
+    assert all(f"{value:.3f}" in page for value in told["metrics"].values())
+    picture = (out / "importance.svg").read_text()
+    assert all(f">{value:.2f}<" in picture for row in told["importance"] for value in row)
+    assert all(f">{factor}<" in picture for factor in told["factors"])
     assert "beta_vae" in shown
 
 
@@ -171,7 +222,10 @@ def test_metrics_of_known_factors(cli, tmp_path: Path) -> None:
         (["refine", "shapes", "2", "--set", "step=0"], "step must be greater than 0"),
         (["refine", "shapes", "11", "--set", "steps=1"], "11 orthonormal directions do not fit"),
         (["metrics", "mnist-vae", "x"], "give --root or set TRUECUE_DATA"),
-        (["score", "nowhere", "gratings"], "there is no card nowhere"),
+        (
+            ["score", "nowhere", "gratings"],
+            "there is no scorer nowhere/scorer.safetensors; 'truecue directions refine' trains one",
+        ),
         (["search", "nowhere", "gratings"], "nowhere holds no scores that can be read"),
     ],
 )

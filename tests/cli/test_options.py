@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import tomli_w
 
 from truecue.cli import options
 from truecue.data.sets import Splits
 from truecue.data.suites.base import Suite
+from truecue.data.suites.digits import Digits
+from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
+from truecue.nets.build import build
+from truecue.nets.classifier import Classifier
 
 
 class Slow(Suite):
@@ -46,3 +51,39 @@ def test_progress_goes_to_suites_that_take_it(monkeypatch: pytest.MonkeyPatch) -
     assert len(options.load(Gratings(), None, 4).train) == 1024
     assert len(options.load(Slow(), None, 5, quiet=True).train) == 1024
     assert seen == [(3, 7)]
+
+
+def net(size: int, seed: int = 0) -> Classifier:
+    made = build("mlp-3", channels=3, size=size, n_classes=2)
+    made.spec["extra"] = {"seed": seed}
+    return made
+
+
+def run_of(folder: Path, data: str, settings: dict[str, object]) -> Path:
+    folder.mkdir(parents=True)
+    asked = {"data": data, "data_settings": settings, "seed": 4}
+    (folder / "run.toml").write_bytes(tomli_w.dumps({"asked": asked}).encode())
+    return folder
+
+
+def test_a_run_lends_its_settings_of_the_data(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run", "digits", Digits(train_size=300, conflicting=0.3).to_dict())
+    for model in (run, run / "model.safetensors"):
+        suite, seed = options.suite_of_model("digits", {"train_size": 200}, model, net(28, 1))
+        assert suite == Digits(train_size=200, conflicting=0.3)
+        assert seed == 4
+    suite, seed = options.suite_of_model("gratings", {}, run, net(16, 1))
+    assert suite == Gratings(), "a run on other data lends nothing"
+    assert seed == 1
+
+
+def test_own_images_are_those_that_are_named(tmp_path: Path) -> None:
+    there = {"root": str(tmp_path / "moved" / "mine"), "size": 16, "val_share": 0.3}
+    run, here = run_of(tmp_path / "run", "mine", there), tmp_path / "mine"
+    here.mkdir()
+    suite, _ = options.suite_of_model(str(here), {}, run, net(16))
+    assert suite == Folder(root=str(here), size=16, val_share=0.3)
+    suite, _ = options.suite_of_model(str(here), {"size": 24}, run, net(16))
+    assert suite == Folder(root=str(here), size=24, val_share=0.3)
+    suite, _ = options.suite_of_model(str(here), {}, tmp_path / "no-run", net(20))
+    assert suite == Folder(root=str(here), size=20)

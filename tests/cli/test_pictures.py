@@ -12,6 +12,7 @@ import test_cli
 from PIL import Image
 
 from truecue.cli.main import main
+from truecue.config import read_toml
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
 
@@ -118,7 +119,9 @@ def test_images_that_changed_are_noticed(cli, trained: Path, images: Path, tmp_p
     ("arguments", "said"),
     [
         (["--target", "cow"], "there is no class 'cow'; the classes are cat, dog"),
-        (["--factor", "1"], "--factor 1 is the smallest move"),
+        (["--factor", "1"], "a number above 1; got 1. The smallest move"),
+        (["--factor", "0.5"], "a number above 1; got 0.5"),
+        (["--factor", "0"], "a number above 1; got 0"),
         (["--set", "steps=3"], "show bias has no setting 'steps'"),
         (["--data", "gratings"], "the run knows the classes cat, dog; the data has"),
         (["--data", "./nowhere"], "there is no folder or table ./nowhere"),
@@ -156,7 +159,8 @@ def plain(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "plain"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRUECUE_CACHE", str(out.parent / "cache"))
-        command = ["train", "erm", images, "--set", "data.size=16", "--set", "plan.epochs=3", *CPU]
+        own = ["--set", "data.size=16", "--set", "data.val_share=0.3", "--seed", "3"]
+        command = ["train", "erm", images, *own, "--set", "plan.epochs=3", *CPU]
         patch.setattr("sys.argv", ["truecue", *map(str, [*command, "--out", out])])
         with pytest.raises(SystemExit) as stop:
             main()
@@ -173,6 +177,10 @@ def test_pictures_of_any_model(cli, plain: Path, images: Path) -> None:
     assert twin["judge"] == "model"
     assert twin["classes"] == ["cat", "dog"]
     assert twin["about"]["model"] == str(plain)
+    asked = {name: read_toml(folder / "run.toml")["asked"] for name, folder in
+             (("run", plain), ("pictures", out))}  # fmt: skip
+    assert asked["pictures"]["data_settings"]["val_share"] == 0.3
+    assert asked["pictures"]["images"] == asked["run"]["images"], "its own images, split as then"
     page = (out / "index.html").read_text()
     assert "it had no part in the training but its answers" in page.lower()
     status, _, error = cli("show", "bias", "--model", plain, images, *CPU)
@@ -199,6 +207,7 @@ def test_pictures_of_any_model(cli, plain: Path, images: Path) -> None:
         (["IMAGES", "--model", "./nowhere"], "there is no card"),
         (["IMAGES", "--model", "PLAIN", "--set", "data.size=20"], "trained on images of 16 pixels"),
         (["IMAGES", "--model", "PLAIN", "--set", "data.val_share=0"], "this data has none"),
+        (["IMAGES", "--model", "PLAIN", "--factor", "0.5"], "a number above 1; got 0.5"),
         (["gratings", "--model", "PLAIN"], "the model knows the classes cat, dog"),
         (["PLAIN"], "or have one trained for this model: truecue show bias --model"),
     ],

@@ -19,6 +19,14 @@ _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the 
 
 FEW = ["--n", "4", "--columns", "3", "--null", "100", *CPU]
 CLASSES = ["<a>", "b"]
+MEASURE = """
+def looks(images):
+    red, _, blue = images.float().mean((2, 3)).unbind(1)
+    return {"bright": red + blue, "tint": red - 0.9 * blue}
+
+def other(images):
+    return {"dark": -images.float().mean((1, 2, 3))}
+"""
 
 
 @pytest.fixture
@@ -62,9 +70,14 @@ def test_probing_without_real_images(
     across, bright, nothing = twin["directions"]
     assert bright["classes"][0]["slope"] > 10 * abs(across["classes"][0]["slope"])
     assert bright["classes"][0]["slope"] == pytest.approx(-bright["classes"][1]["slope"], rel=1e-3)
-    assert bright["classes"][0]["flagged"]
-    assert not across["classes"][0]["flagged"]
+    assert bright["flagged"]
+    assert bright["q"] == pytest.approx(2 / 101)  # of two; no random direction comes up to it
+    assert bright["classes"][0]["one_way"]
+    assert not across["flagged"]
+    assert not across["classes"][0]["one_way"]
     assert nothing["visible"] is False
+    assert nothing["p"] is None
+    assert nothing["travel"] is None
     assert nothing["classes"][0]["p"] is None
     assert twin["real"] is None
     judged = twin["to_judge"]
@@ -97,9 +110,14 @@ def test_probing_with_real_images(cli, spot: str, found: Path, tmp_path: Path) -
     assert not out.exists()
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        save_scorer(Scorer("small", (3, 16, 16), 3), found)
+        names = ["across", "bright", "nothing"]
+        card = {"names": names, "ranked_right": [0.9, 0.8, 0.5], "pairs": 1024}
+        save_scorer(Scorer("small", (3, 16, 16), 3), found, card)
     status, _, error = cli(*probe)
     assert status == 0, error
+    warned = "The scorer is at chance for: nothing. These scores mean nothing"
+    assert f"Warning: {warned}." in error
+    assert warned in read(out / "probe.json")["caveats"]
     real = read(out / "probe.json")["real"]
     assert real["part"] == "test"
     assert [row["direction"] for row in real["drift"]] == ["across", "bright", "nothing"]
@@ -108,6 +126,23 @@ def test_probing_with_real_images(cli, spot: str, found: Path, tmp_path: Path) -
     page = (out / "index.html").read_text()
     assert "Scores of real and generated images" in page
     assert "times as far from the nearest training image" in page
+    assert (read(out / "probe.json")["about"]["measure"]) is None
+    (found / "scorer.safetensors").unlink()
+    own = found / "measure.py"
+    own.write_text(MEASURE)
+    measured = [*probe[:3], "--directions", tmp_path / "measured", *probe[5:], "--measure"]
+    status, shown, error = cli("directions", "find", spot, "--by", f"{own}:looks", "--out",
+                               tmp_path / "measured", *CPU)  # fmt: skip
+    assert status == 0, error
+    assert "2 directions (measured in 2,000 generated images)" in shown
+    status, _, error = cli(*measured, f"{own}:looks")
+    assert status == 0, error
+    real = read(out / "probe.json")["real"]
+    assert [row["direction"] for row in real["drift"]] == ["bright", "tint"]
+    status, _, error = cli(*measured, f"{own}:other")
+    assert status == 2
+    assert "measures dark; the directions are bright, tint" in error
+    save_scorer(Scorer("small", (3, 16, 16), 3), found)
     status, _, error = cli(*probe, "--part", "later")
     assert status == 2
     assert "there are no later images; there are train" in error
@@ -136,6 +171,7 @@ def test_rescoring(cli, spot: str, model: Path, found: Path, tmp_path: Path) -> 
         (["--step", "0"], "a step above 0"),
         (["--columns", "4"], "odd number of columns"),
         (["--data", "gratings"], "the model knows the classes <a>, b"),
+        (["--measure", "own.py:looks"], "say which ones by --data"),
         (["--model", "nowhere"], "nowhere"),
         (["--directions", "nowhere"], "there is no weights file nowhere"),
     ],

@@ -84,6 +84,19 @@ def test_spufix_is_a_model_like_any_other(cli, audited: Path, tmp_path: Path) ->
     assert found == told["methods"]["spufix"]["parts"]["test"]["accuracy"]
     assert cli("repair", audited, "--method", "spufix", "--quiet", *CPU)[:2] == (0, "")
 
+    # it stands beside what is done later, unless everything is to be new
+    tuned = ["repair", audited, "--k", 40, "--set", "epochs=2", "--seeds", 1, *CPU, "--quiet"]
+    assert cli(*tuned)[0] == 0
+    folder = audited / "repair"
+    there = json.loads((folder / "repair.json").read_text())["methods"]
+    assert list(there) == ["low", "random", "error", "spufix"]
+    assert "SpuFix" in (folder / "repair.html").read_text()
+    status, _, error = cli("repair", audited, "--method", "low", *CPU)
+    assert status == 2
+    assert "holds a repair by random, error, spufix with" in error
+    assert cli(*tuned, "--method", "low", "--fresh")[0] == 0
+    assert [path.name for path in folder.glob("*.safetensors")] == ["low.safetensors"]
+
 
 @pytest.mark.parametrize(
     ("more", "match"),

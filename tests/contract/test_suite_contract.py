@@ -72,7 +72,7 @@ def test_absent_files_are_described(name: str, tmp_path: Path) -> None:
     suite = SUITES[name]
     assert suite.find(tmp_path) is None
     assert suite.find(tmp_path / "nowhere") is None
-    for root in (None, tmp_path):
+    for root in (None, tmp_path, str(tmp_path)):
         with pytest.raises(DataError) as caught:
             suite().load(root)
         assert suite.layout in str(caught.value)

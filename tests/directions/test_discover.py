@@ -77,6 +77,16 @@ def test_reconstructors(arch) -> None:
     assert (logits.shape, step.shape) == ((2, 4), (2,))
 
 
+def test_small_images_get_a_margin_of_the_least_value() -> None:
+    torch.manual_seed(0)
+    net = Reconstructor("lenet", 1, 4).eval()
+    x, y = torch.rand(2, 2, 1, 28, 27) * 2 - 1
+    wide = [torch.nn.functional.pad(images, (2, 3, 2, 2), value=-1.0) for images in (x, y)]
+    for found, wanted in zip(net(x, y), net(*wide), strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert net(x[..., :8, :8], y[..., :8, :8])[0].shape == (2, 4)
+
+
 def test_directions_that_can_be_told_apart_are_told_apart() -> None:
     settings = Discover(k=2, steps=60, images=32, reconstructor="lenet", lr=3e-3)
     found = discover(corners(), settings, device=cpu())
@@ -102,9 +112,18 @@ def test_every_map_can_be_discovered(name) -> None:
     assert found.directions.matrix.shape == (2, 2)
 
 
-def test_more_directions_than_numbers() -> None:
-    with pytest.raises(ConfigError, match="7 orthonormal directions do not fit"):
-        discover(conv(), QUICK.override({"k": 7}), device=cpu())
+def test_small_images_can_be_discovered() -> None:
+    assert discover(conv(), QUICK, device=cpu()).directions.matrix.shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"k": 7}, "7 orthonormal directions do not fit"), ({"images": 1}, "1 images are too few")],
+)
+def test_what_cannot_be_leaves_no_folder(tmp_path: Path, settings, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        discover(conv(), QUICK.override(settings), device=cpu(), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # --- the encoder --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from truecue.directions.probe import (
     follow,
     margins,
     probe_classifier,
+    reached,
     table,
 )
 from truecue.directions.view import ClassifierView
@@ -82,6 +83,34 @@ def test_slope_of_linear_generator_and_classifier() -> None:
     assert found.moves.change.tolist() == pytest.approx(change.tolist(), rel=1e-4)
     ratio = 8 * found.moves.margin / found.moves.change[:, None]
     assert torch.allclose(found.per_change, ratio)
+    # logits go straight, so that their way is the distance of both ends, less the mean of classes
+    apart = 8 * (wanted - wanted.mean(1, keepdim=True)).norm(dim=1)
+    assert found.moves.travel.tolist() == pytest.approx((apart / change).tolist(), rel=0.02)
+
+
+def test_a_cue_that_turns_around_is_flagged() -> None:
+    """One number for each pixel; the classifier asks how grey the first is, neither dark nor light.
+
+    From the middle, logits fall both ways alike: there is no slope.
+    """
+    generator = made_by(lambda z: z.view(-1, 1, 1, 8), 8, (-12, 12))
+
+    def see(images):
+        first = (images.float() / 255 * 24 - 12)[:, 0, 0, 0]
+        return torch.stack([first.square(), torch.zeros_like(first)], 1)
+
+    axes = Directions(torch.eye(8)[:2], "axes")
+    found = probe_classifier(generator, axes, see, n=64, columns=9, null=200)
+    assert found.flagged.tolist() == [True, False]
+    assert found.moves.travel[0] > 5
+    assert found.moves.travel[1] == 0
+    assert found.moves.slope[0, 0].abs() < 2 * found.moves.slope_se[0, 0]
+
+
+def test_share_of_random_values_that_are_reached_by_hand() -> None:
+    p = reached(torch.tensor([0.0, 2, 2.5, 9, torch.nan]), torch.tensor([4.0, 2, 1, 3]))
+    assert p[:4].tolist() == pytest.approx([1, 4 / 5, 3 / 5, 1 / 5])
+    assert p[4].isnan()
 
 
 def test_p_values_of_random_directions_are_uniform() -> None:
@@ -94,9 +123,13 @@ def test_p_values_of_random_directions_are_uniform() -> None:
     drawn = torch.randn(150, 6, generator=rng)
     found = probe_classifier(generator, Directions(drawn, "chance"), see, n=8, columns=3, null=300)
     assert not found.p.isnan().any()
-    for level in (0.1, 0.3, 0.5, 0.8):  # 450 values, those of a direction depend on one another
-        assert float((found.p <= level).double().mean()) == pytest.approx(level, abs=0.09)
-    assert float(found.flagged.double().mean()) < 0.02
+    for level in (0.05, 0.1, 0.3, 0.5, 0.8):
+        for p in (found.p, found.class_p):  # of 450, those of a direction depend on one another
+            share = float((p <= level).double().mean())
+            assert share == pytest.approx(level, abs=0.09)
+    assert float(found.p.min()) >= 1 / 301
+    assert found.flagged.sum() <= 1
+    assert float(found.one_way.double().mean()) < 0.02
 
 
 def test_p_values_by_hand() -> None:
@@ -138,12 +171,12 @@ def test_a_cue_is_flagged_where_the_classifier_goes_by_it() -> None:
     flagged = {}
     for see in (by_hue, by_form):
         found = probe_classifier(generator, directions, see, reach=1, n=24, columns=5, null=150)
-        rows = found.flagged.any(1).tolist()
+        rows = found.flagged.tolist()
         flagged[see.__name__] = {n for n, f in zip(FACTORS, rows, strict=True) if f}
         if see is by_hue:
             hue = table(found, FACTORS, ["a", "b"])[FACTORS.index("hue")]
             assert hue["flips"] > 0.3
-            assert hue["classes"][0]["flagged"]
+            assert hue["classes"][0]["one_way"]
     assert "hue" in flagged["by_hue"]
     assert not flagged["by_hue"] & {"x", "y", "rotation", "scale"}
     assert "scale" in flagged["by_form"]
@@ -157,8 +190,9 @@ def test_invisible_directions_have_no_p_value() -> None:
                   lambda x: x.float().flatten(1)[:, :2] * torch.tensor([1.0, -1]), n=4, columns=3,
                   null=100)  # fmt: skip
     assert found.moves.visible.tolist() == [True, True, False]
-    assert found.p[2].isnan().all()
-    assert not found.flagged[2].any()
+    assert found.p.isnan().tolist() == [False, False, True]
+    assert found.class_p[2].isnan().all()
+    assert not found.flagged[2]
 
 
 def test_a_generator_that_never_changes_is_refused() -> None:
@@ -198,7 +232,9 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
         for s in (0, 0, 1)
     )
     assert torch.equal(first.p, again.p)
-    assert not torch.equal(first.null_per_change, other.null_per_change)
+    assert torch.equal(first.class_p, again.class_p)
+    assert torch.equal(first.null.travel, again.null.travel)
+    assert not torch.equal(first.null.travel, other.null.travel)
 
 
 def test_images_are_brought_to_the_classifier() -> None:

@@ -9,6 +9,7 @@ import torch
 from direction_parts import cpu, made_by
 
 from truecue.data.sets import ImageSet
+from truecue.directions.judge import guessed
 from truecue.directions.rescore import compare, rescore
 from truecue.directions.search import (
     Index,
@@ -75,6 +76,38 @@ def test_retrieval_by_a_direction_that_knows_the_class_beats_chance() -> None:
     assert told["chance"] == pytest.approx(49 / 199)
 
 
+def test_directions_that_the_scorer_guesses_are_marked_and_not_taken_together(
+    tmp_path: Path,
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    scores = torch.randn(60, 3, generator=rng)
+    y = (scores[:, 0] > 0).long()
+    Index(scores, ("a", "b", "c"), guessed=("b",)).save(tmp_path)
+    index = load_index(tmp_path)
+    assert index.known() == ("a", "c")
+    told = by_class(index, [0, 1, 2], y)["directions"]
+    rows = {row["name"]: row for row in told}
+    assert {name for name, row in rows.items() if row["at_chance"]} == {"b"}
+    without = by_class(Index(scores[:, [0, 2]], ("a", "c")), [0, 1], y)["directions"]
+    assert rows["together"] == without[-1]
+    assert [row["name"] for row in by_class(index, [0, 1], y)["directions"]] == ["a", "b"]
+    with pytest.raises(ConfigError, match="at chance for every direction"):
+        Index(scores, ("a", "b", "c"), guessed=("a", "b", "c")).known()
+
+
+def test_a_scorer_knows_what_it_guesses() -> None:
+    net = Scorer("small", (3, 12, 12), 3).eval()
+    assert guessed(net) == ()
+    net.spec["extra"] = {"names": ["a", "b", "c"], "ranked_right": [0.9, 0.51, 0.6], "pairs": 1024}
+    assert guessed(net) == ("b",)
+    images = ImageSet(torch.zeros(4, 3, 12, 12, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]),
+                      ("x", "y"))  # fmt: skip
+    index = score(net, images, cpu())
+    assert (index.names, index.guessed) == (("a", "b", "c"), ("b",))
+    net.spec["extra"]["pairs"] = 10
+    assert guessed(net) == ("a", "b", "c")
+
+
 # --- scorers ------------------------------------------------------------------------------------
 
 
@@ -115,9 +148,9 @@ def test_real_images_are_scored_like_generated_ones() -> None:
 def test_scores_of_generated_images() -> None:
     generator = made_by(lambda z: z[:, :1, None, None].sigmoid().expand(-1, 1, 12, 12))
     net = Scorer("small", (1, 12, 12), 2).eval()
-    found = generated(net, generator, n=300)
+    found = generated(net.score, generator, n=300)
     assert found.shape == (300, 2)
-    assert torch.equal(found, generated(net, generator, n=300))
+    assert torch.equal(found, generated(net.score, generator, n=300))
 
 
 # --- re-scoring ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from truecue.engine.log import Log
+from truecue.engine.log import Log, by_epoch
 
 
 @pytest.fixture
@@ -65,3 +65,18 @@ def test_without_a_file_rows_are_kept_in_memory() -> None:
     log.add("one", 2, loss=1.0)
     log.rewind("one", 1)
     assert [row["step"] for row in log.rows] == [1]
+
+
+def test_looks_within_an_epoch_are_merged_by_their_steps() -> None:
+    log = Log(None)
+    for stage in ("one", "two"):
+        for step, loss in ((50, 2.0), (52, 10.0), (100, 1.0), (104, 1.0)):
+            log.add(stage, step, at=round(step / 52, 3), loss=loss)
+        log.add(stage, 104, epoch=2, watched=0.5)
+    rows = by_epoch(log.rows, ["loss"])
+    assert [(row["stage"], row["epoch"], row["steps"]) for row in rows] == [
+        ("one", 1.0, 52), ("one", 2.0, 52), ("two", 1.0, 52), ("two", 2.0, 52),
+    ]  # fmt: skip
+    assert rows[0]["loss"] == pytest.approx((50 * 2 + 2 * 10) / 52)
+    assert rows[3]["loss"] == pytest.approx(1)
+    assert by_epoch(log.rows, ["absent"]) == []

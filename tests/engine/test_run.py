@@ -8,7 +8,7 @@ from engine_parts import Toy, assert_same, cpu, images, seeded, splits
 
 from truecue.config import read_toml
 from truecue.engine.judge import Judge
-from truecue.engine.plan import Plan
+from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run, claim
 from truecue.errors import ConfigError, DataError, RunMismatch, StorageError
 from truecue.nets.build import default_arch
@@ -223,6 +223,7 @@ def test_a_folder_takes_the_same_run_again(tmp_path: Path) -> None:
 
 def test_a_folder_refuses_another_run_and_names_what_differs(tmp_path: Path) -> None:
     claim(tmp_path, ASKED, {}, fresh=False)
+    run_in(tmp_path / "erm").once("x", lambda: torch.ones(1))
     other = changed(tau=3.0) | {"seed": 1, "arch": "mlp-3"}
     with pytest.raises(RunMismatch) as error:
         claim(tmp_path, other, {}, fresh=False)
@@ -233,6 +234,45 @@ def test_a_folder_refuses_another_run_and_names_what_differs(tmp_path: Path) -> 
     fewer = {key: value for key, value in ASKED["settings"].items() if key != "tau"}
     with pytest.raises(RunMismatch, match=r"settings.tau 2.0 \(now not set\)"):
         claim(tmp_path, ASKED | {"settings": fewer}, {}, fresh=False)
+
+
+def test_a_folder_in_which_nothing_has_begun_takes_another_run(tmp_path: Path) -> None:
+    claim(tmp_path, ASKED, {}, runs=["erm"], fresh=False)
+    run = run_in(tmp_path / "erm")  # makes its folder, and is refused
+    with pytest.raises(ConfigError):
+        run.train("fit", Toy, images(), PLAN.override({"optimizer_of": {"nothing": Adam()}}))
+    claim(tmp_path, changed(tau=3.0), {}, runs=["erm"], fresh=False)
+    assert read_toml(tmp_path / "run.toml")["asked"]["settings"]["tau"] == 3.0
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_a_folder_is_taken_from_the_first_step_on(tmp_path: Path) -> None:
+    claim(tmp_path, ASKED, {}, runs=["erm"], fresh=False)
+
+    class Source:
+        samples, per_epoch = 4, 2
+
+        def batch(self, step: int):
+            raise Stopped  # as a kill would: before anything is written
+
+    with pytest.raises(Stopped):
+        run_in(tmp_path / "erm").train("fit", Toy, Source(), PLAN)
+    assert not any(path.is_file() for path in (tmp_path / "erm").rglob("*"))
+    with pytest.raises(RunMismatch):
+        claim(tmp_path, changed(tau=3.0), {}, runs=["erm"], fresh=False)
+
+
+@pytest.mark.parametrize("file", ["report.json", "erm/log.jsonl", "notes/mine.txt"])
+def test_a_folder_with_any_file_in_it_is_taken(tmp_path: Path, file: str) -> None:
+    claim(tmp_path, ASKED, {}, runs=["erm"], fresh=False)
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("of value")
+    with pytest.raises(RunMismatch):
+        claim(tmp_path, changed(tau=3.0), {}, runs=["erm"], fresh=False)
+    assert (tmp_path / file).read_text() == "of value"
 
 
 def test_starting_over_removes_this_runs_stages_and_nothing_else(tmp_path: Path) -> None:

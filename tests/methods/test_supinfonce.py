@@ -21,7 +21,7 @@ from truecue.errors import ConfigError, DataError, SupervisionError
 from truecue.losses.contrastive import contrastive, similarities
 from truecue.losses.fairkl import fairkl
 from truecue.methods.base import Uses
-from truecue.methods.supinfonce import Contrasting, SupInfoNCE
+from truecue.methods.supinfonce import Contrasting, SupInfoNCE, _warn_if_collapsed
 from truecue.nets.build import build
 from truecue.nets.pretrained import Pretrained
 from truecue.nets.small import Unit
@@ -269,6 +269,29 @@ def test_a_collapsed_embedding_is_warned_of() -> None:
     method = SupInfoNCE(centred=False).override({"plan.optimizer.lr": 1e-9})
     warnings = fit(method, small_gratings()).report["models"]["supinfonce"]["warnings"]
     assert any("nearly the same embedding" in w for w in warnings)  # as `mlp-5` begins
+
+
+@pytest.mark.parametrize(
+    ("settings", "arch", "says", "says_not"),
+    [
+        ({"fairkl": "kl", "centred": False}, "conv3", ["'means'", "centred = true", "lambda"], []),
+        ({"fairkl": "means", "centred": True}, "conv3", ["lambda"], ["'means'", "centred"]),
+        ({"fairkl": "none", "centred": True}, "conv3", ["longer"], ["lambda", "centred", "means"]),
+        ({"centred": False}, "simple_conv", ["longer"], ["centred"]),
+        ({"centred": False, "train_on_head": False}, "conv3", ["longer"], ["centred"]),
+    ],
+)
+def test_what_is_advised_against_a_collapse_is_not_set_yet(
+    settings, arch: str, says: list[str], says_not: list[str]
+) -> None:
+    method, train, told = SupInfoNCE(**settings), small_gratings().train, run(arch)
+    net = method._new_net(train, told)
+    for parameter in net.encoder.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+    _warn_if_collapsed(method, net.eval(), replace(train, images=train.images * 0 + 128), told)
+    (warning,) = told.warnings
+    assert all(part in warning for part in says), warning
+    assert not any(part in warning for part in says_not), warning
 
 
 # --- networks

@@ -323,6 +323,18 @@ def make():
 
 def wrong():
     return nn.Linear(3, 12)
+
+def unranged():
+    return truecue.PlainGenerator(nn.Linear(3, 12), dim=3, shape=(3, 2, 2))
+
+def undimmed():
+    return truecue.PlainGenerator(nn.Linear(3, 12), image_range=(0, 1))
+
+def broken():
+    return {}["weights"]
+
+def other_codes():
+    return truecue.PlainGenerator(nn.Linear(4, 12), dim=3, image_range=(0, 1), shape=(3, 2, 2))
 """
 
 
@@ -337,6 +349,31 @@ def test_ones_own_generator(tmp_path: Path) -> None:
         load_generator(f"{file}:wrong")
     with pytest.raises(ConfigError, match="has no function 'absent'"):
         load_generator(f"{file}:absent")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [("unranged", "the range of the generator's images is not known; say it: image_range=(0, 1)"),
+     ("undimmed", "missing 1 required keyword-only argument: 'dim'"),
+     ("broken", "KeyError: 'weights' ({file}, line 19)")],
+)  # fmt: skip
+def test_ones_own_function_that_fails_is_named(tmp_path: Path, function: str, said: str) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    with pytest.raises(ConfigError) as told:
+        load_generator(f"{file}:{function}")
+    assert str(told.value).startswith(f"{file}:{function}")
+    assert said.format(file=file) in str(told.value)
+    file.write_text("import truecue\n1 / 0\n")
+    with pytest.raises(ConfigError, match=r"own.py failed: ZeroDivisionError: .*own.py, line 2\)"):
+        load_generator(f"{file}:make")
+
+
+def test_ones_own_network_that_fails_is_told_in_a_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    with pytest.raises(DataError, match=r"cannot render codes \[4, 3\]: RuntimeError: mat1 and"):
+        check_generator(load_generator(f"{file}:other_codes"))
 
 
 def test_generators_that_cannot_be_loaded(tmp_path: Path) -> None:

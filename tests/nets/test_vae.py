@@ -83,6 +83,20 @@ def test_images_come_back_in_their_size(kind, size, channels):
     assert (vae.size, vae.channels, vae.n_classes) == (size, channels, 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "side"),
+    [("mlp", 28, 28), ("resnet", 32, 32), ("resnet", 45, 32), ("conv64", 50, 64),
+     ("conv64", 64, 64), ("conv64", 130, 128)],
+)  # fmt: skip
+def test_the_side_is_that_of_what_is_encoded_and_painted(kind, size, side):
+    vae, seen = build_vae(kind, 3, size, 2).eval(), []
+    first = next(m for m in vae.biased.net.encoder.body.modules() if hasattr(m, "weight"))
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    vae.encode(images(2, 3, size))
+    assert seen[0][1:].numel() == 3 * side**2
+    assert vae.side == side
+
+
 def test_defaults_by_size():
     assert [default_vae(s) for s in (8, 28, 31, 32, 47, 48, 64, 128, 224)] == [
         *("mlp", "mlp", "mlp", "resnet", "resnet", "conv64", "conv64", "conv64", "conv64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.audit.pca import neural_pca, spufix
 from truecue.audit.verdicts import Judgement
+from truecue.config import parse_assignments
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError, DataError, RunMismatch
+from truecue.metrics.known import low_end_purity
 from truecue.metrics.ranking import end_hits, rank
 from truecue.nets.classifier import Classifier, load_classifier
 from truecue.repair.repair import repair_audit
@@ -69,7 +72,12 @@ def worst(part: dict) -> float:
     return part["groups"]["worst_group"]["value"]
 
 
-def test_the_reference_simulation_end_to_end(told: dict):
+def test_the_reference_simulation_end_to_end(told: dict, audit: Audit, data: Splits):
+    assert TuneSettings().k == 100
+    own = data.train.attributes["cue"].values == data.train.y  # 100 images of each class lack it
+    purity = low_end_purity(audit.ranking("train"), own, 100)
+    assert set(purity) == {0, 1}
+    assert min(purity.values()) > 0.9
     before, low = told["before"], told["methods"]["low"]
     for part in ("val", "test"):
         assert before[part]["gap"]["value"] > 0.2
@@ -95,7 +103,8 @@ def test_with_the_guard_accuracy_is_kept(audit: Audit, data: Splits, tmp_path: P
     assert not run["reached"]
     assert told["methods"]["low"]["over_seeds"] is None
     commands = [step.command for step in next_steps(told)]
-    assert f"truecue repair {audit.folder} --set tol=0.06 --set epochs=100" in commands
+    given = f"truecue repair {audit.folder} --out {tmp_path} --method low --set lr=0.01"
+    assert f"{given} --set tol=0.06 --set ends=50 --seeds 1" in commands
 
 
 def test_the_written_model_is_the_measured_one(audit: Audit, data: Splits, told: dict):
@@ -133,7 +142,7 @@ def test_a_repair_is_the_same_again(audit: Audit, data: Splits, told: dict, tmp_
         written = (tmp_path / f"{name}.safetensors").read_bytes()
         assert written == (audit.folder / "repair" / f"{name}.safetensors").read_bytes()
     other = repair_audit(
-        audit, data, methods=["random"], settings=FREE, seeds=[7], device=CPU, out=tmp_path
+        audit, data, methods=["random"], settings=FREE, seeds=[7], device=CPU, out=tmp_path / "b"
     )
     assert (
         other["methods"]["random"]["runs"][0]["log"] != told["methods"]["random"]["runs"][0]["log"]
@@ -178,6 +187,113 @@ def test_verdicts_given_since_count(audit: Audit, data: Splits, net: Classifier,
     untouched = told["before"]["test"]["untouched"]
     assert untouched["n"] == 500
     assert told["methods"]["spufix"]["runs"][0]["seed"] is None
+
+
+# --- an earlier repair in the same folder
+
+
+def test_another_method_stands_beside_an_earlier_repair(audit: Audit, data: Splits, tmp_path: Path):
+    settings = TuneSettings(lr=0.01, ends=50, epochs=3)
+    where = {"out": tmp_path, "device": CPU}
+    first = repair_audit(
+        audit, data, settings=settings, seeds=[3, 4], facts={"command": "one"}, **where
+    )
+    later = repair_audit(  # nothing of tuning matters to it; halves and ends do
+        audit, data, methods=["spufix"], settings=TuneSettings(ends=50), seeds=[3],
+        facts={"command": "two"}, **where,
+    )  # fmt: skip
+    assert list(later["methods"]) == ["low", "random", "error", "spufix"]
+    assert {n: m for n, m in later["methods"].items() if n != "spufix"} == first["methods"]
+    for name in ("before", "settings", "seeds", "first", "sizes", "repaired", "notes"):
+        assert later[name] == first[name], name
+    assert "one; two" in render(later)
+    assert "SpuFix" in render(later)
+
+    # a tuning done again takes the place of the earlier one, and SpuFix stays
+    again = repair_audit(audit, data, settings=settings, seeds=[3, 4], **where)
+    assert again["methods"]["spufix"] == later["methods"]["spufix"]
+    assert {p.stem for p in tmp_path.glob("*.safetensors")} == set(ALL)
+
+
+def test_an_earlier_repair_is_not_lost_unasked(
+    audit: Audit, data: Splits, net: Classifier, tmp_path: Path
+):
+    settings = TuneSettings(lr=0.01, ends=50, epochs=2)
+    where = {"out": tmp_path, "device": CPU}
+    first = repair_audit(audit, data, settings=settings, seeds=[0], **where)
+    refused = [
+        ({"methods": ["spufix"], "seeds": [0]}, r"low, random, error with ends 50 \(now None\)"),
+        ({"methods": ["low"], "settings": settings.override({"tol": 1}), "seeds": [0]},
+         r"random, error with tol 0.03 \(now 1"),
+        ({"methods": ["low"], "settings": settings, "seeds": [0, 1]}, r"seeds \[0\] \(now"),
+        ({"methods": ["spufix"], "settings": settings, "seeds": [5]}, r"first seed 0 \(now 5\)"),
+    ]  # fmt: skip
+    for given, match in refused:
+        with pytest.raises(RunMismatch, match=match):
+            repair_audit(audit, data, **given, **where)
+    other = make_audit(tmp_path / "other", data, net, device=CPU)
+    judge(other, (0, 2))
+    with pytest.raises(RunMismatch, match=r"with other verdicts: .* --fresh"):
+        repair_audit(other, data, methods=["spufix"], settings=settings, seeds=[0], **where)
+    assert json.loads((tmp_path / "repair.json").read_text()) == first
+
+    fresh = repair_audit(other, data, methods=["spufix"], seeds=[0], fresh=True, **where)
+    assert list(fresh["methods"]) == ["spufix"]
+    left = {path.name for path in tmp_path.glob("*.*")}
+    assert left == {"repair.json", "spufix.json", "spufix.safetensors"}
+    (tmp_path / "repair.json").write_text("{")
+    with pytest.raises(RunMismatch, match=r"repair.json cannot be read"):
+        repair_audit(other, data, methods=["spufix"], seeds=[0], **where)
+
+
+def test_advice_ends(audit: Audit, data: Splits, told: dict, tmp_path: Path):
+    """Following the advice, every command is another one, until nothing is left to try."""
+    fixed = {"k": 100, "replay": 0, "ends": 50, "epochs": 2, "tol": 0.0, "lr": 1e-5}
+    settings, seen = TuneSettings().override(fixed), []
+    for _ in range(20):
+        found = repair_audit(
+            audit, data, methods=["low"], settings=settings, seeds=[0], device=CPU, out=tmp_path
+        )
+        step = next_steps(found)[0]
+        if "--method low" not in (step.command or ""):
+            break
+        assert step.command not in seen
+        seen.append(step.command)
+        words = step.command.split()
+        assert words.count("--method") == 1
+        pairs = [w for before, w in pairwise(words) if before == "--set"]
+        settings = TuneSettings().override(parse_assignments(pairs))
+    assert len(seen) > 2
+    assert step.text.startswith(("Nothing is left to try", "Compare with"))
+
+
+def test_advice_where_tuning_has_nothing_to_learn(told: dict):
+    other = json.loads(json.dumps(told))
+    other["settings"] |= {"target": 0.0}
+    run = other["methods"]["low"]["runs"][0]
+    run |= {"chosen": 0, "reached": False, "wrong": 0}
+    run["log"] = [run["log"][0] | {"epoch": i} for i in range(5)]
+    text, command = next_steps(other)[0]
+    assert "right on all 200 images that it was tuned on" in text
+    assert "cannot move it" in text
+    assert command == "truecue methods"
+    assert not any("--set" in (step.command or "") for step in next_steps(other))
+    run["wrong"] = 7  # there is something to learn: faster
+    other["settings"]["lr"] = 0.001
+    assert "--set lr=0.01 --set target=0" in (next_steps(other)[0].command or "")
+
+
+def test_a_gap_that_did_not_change_is_called_that(told: dict):
+    other = json.loads(json.dumps(told)) | {"first": "spufix"}
+    del other["methods"]["low"]
+    other["methods"]["spufix"]["parts"]["val"]["gap"]["value"] = 0.1251
+    other["before"]["val"]["gap"]["value"] = 0.125
+    zero = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 2}
+    other["methods"]["spufix"]["change"]["val"] = {"accuracy": zero, "gap": zero}
+    assert headline(other) == ("SpuFix did not change the gap of +12.5 points", "bad")
+    first, *others = next_steps(other)
+    assert "--method low" in (first.command or "")
+    assert not any((step.command or "").startswith("truecue audit") for step in others)
 
 
 # --- what is measured
@@ -236,7 +352,7 @@ def test_scores_without_bias_labels_or_ends(data: Splits, net: Classifier):
 
 def test_a_repair_needs_verdicts_that_say_spurious(data: Splits, net: Classifier, tmp_path: Path):
     audit = make_audit(tmp_path / "a", data, net, device=CPU)
-    with pytest.raises(DataError, match=r"no feature of .* has been judged"):
+    with pytest.raises(DataError, match=r"no feature of .* has been judged.*truecue app .*--verd"):
         repair_audit(audit, data, device=CPU)
     judge(audit, core=((0, 0), (1, 1)))
     with pytest.raises(
@@ -315,6 +431,10 @@ def test_the_page_says_when_the_baseline_does_as_well(told: dict):
     assert said.endswith("but random tuning did as well")
     assert tone == "unclear"
     assert next_steps(other)[0].text.startswith("Random images narrow the gap as far")
+    for name in ("low", "random"):  # neither does anything
+        same = other["before"]["val"]["gap"]["value"]
+        other["methods"][name]["over_seeds"]["val"]["gap"]["value"] = same
+    assert not next_steps(other)[0].text.startswith("Random images")
 
 
 def test_the_page_says_when_the_halves_disagree(told: dict):
@@ -327,8 +447,9 @@ def test_the_page_says_when_the_halves_disagree(told: dict):
     assert f"+1.0 points, is within 5, but on images that nothing was chosen by it is {old}" in said
     assert tone == "unclear"
     commands = [step.command for step in next_steps(other)]
-    assert commands[0] == f"truecue repair {told['audit']} --set target=0"
-    assert not any("audit" in command.split() for command in commands)
+    given = f"truecue repair {told['audit']} --set lr=0.01"
+    assert commands[0] == f"{given} --set target=0 --set tol=1 --set ends=50"
+    assert not any(command.startswith("truecue audit") for command in commands)
 
 
 def test_the_page_says_when_nothing_could_be_kept(told: dict):
@@ -347,7 +468,7 @@ def test_the_page_says_when_nothing_could_be_kept(told: dict):
         "n": 10,
     }
     commands = [step.command for step in next_steps(other)]
-    assert f"truecue repair {told['audit']} --replay 100" in commands
+    assert any(f"truecue repair {told['audit']} --replay 100 " in f"{c} " for c in commands)
     assert "lost 40.0 points" in render(other)
 
 

@@ -28,7 +28,7 @@ from truecue.report.bias_page import write_bias_page
 from truecue.report.sheet import sheet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "audit"))
-from hand_made import Halves, Painter, grey, painted, painted_splits
+from hand_made import BlueBlind, Halves, Painter, grey, painted, painted_splits
 
 CPU = Device("cpu")
 PNG = ["push", "strip", "swap", "pairs", "difference", "class_maps"]
@@ -79,8 +79,8 @@ def test_rows_and_columns_are_named(folder: Path, shown: BiasPictures) -> None:
         for name in (*grid.rows, *grid.columns):
             assert name in page.text
     for part in (
-        "with twice the smallest change, 100 % of the pictures mislead the biased half and 100 %"
-        " leave the signal half's answer as it was",
+        "with twice the smallest change, 100 % of the pictures mislead the biased half and leave"
+        " the signal half's answer as it was (100 % do the first, 100 % the second)",
         "of the validation images were pushed to another class",
         "whole bias latent of another image",
         "difference (smallest change)",
@@ -91,15 +91,50 @@ def test_rows_and_columns_are_named(folder: Path, shown: BiasPictures) -> None:
         "painted <b>",
     ):
         assert part in page.text.replace("\u00a0", " "), part
-    assert "framed: the biased half" not in page.text
+    assert "framed:" not in page.text
+    assert "dashed:" not in page.text
+    assert "The first ones are shown." in page.text
+
+
+def marked(page: Page, mark: str) -> int:
+    return sum(cell.get("class") == mark for cell in page.all("td"))
 
 
 def test_pictures_that_failed_are_framed_and_explained(tmp_path: Path) -> None:
     shown = bias_pictures(Painter(unreachable=2), painted_splits(), device=CPU)
     page = Page(write_bias_page(shown, tmp_path).read_text())
-    framed = [cell for cell in page.all("td") if cell.get("class") == "failed"]
-    assert len(framed) == sum(int(grid.failed.sum()) for grid in shown.grids.values()) > 0
-    assert "framed: the biased half does not say the class aimed at" in page.text
+    grids = shown.grids.values()
+    assert marked(page, "failed") == sum(int(grid.failed.sum()) for grid in grids) > 0
+    assert marked(page, "another") == 0, "a frame says more"
+    assert page.text.count("framed:") == 1, "in the legend of the one grid that has some"
+    assert "never came to where the biased half says the class of its column" in page.text
+    assert shown.pushed is not None
+    passed = shown.pushed.passed_over
+    assert f"Those that got there are shown first, and {passed} others passed over." in page.text
+
+
+def test_changes_that_did_not_get_into_the_picture_are_dashed(tmp_path: Path) -> None:
+    shown = bias_pictures(BlueBlind(), painted_splits(), device=CPU)
+    page = Page(write_bias_page(shown, tmp_path).read_text())
+    grids = shown.grids.values()
+    assert marked(page, "failed") == 0
+    assert marked(page, "another") == sum(int(grid.another.sum()) for grid in grids) > 0
+    said = "dashed: the biased half, shown the picture, does not say the class"
+    assert page.text.count(f"{said} aimed at") == 2
+    assert page.text.count(f"{said} of its column") == 1
+    assert "framed:" not in page.text
+
+
+@pytest.mark.parametrize(("both", "tone"), [(0.49, "bad"), (0.51, "good")])
+def test_the_headline_goes_by_what_happens_in_one_picture(both: float, tone: str) -> None:
+    numbers = bias_pictures(Painter(), painted_splits(), device=CPU).to_dict()
+    for key, value in (("flips", 0.6), ("stays", 0.85), ("separated", both)):
+        numbers["push"]["far"][key]["value"] = value
+    text, found = headline(numbers)
+    assert found == tone
+    said = f"{round(100 * both)} % of the pictures mislead the biased half and leave the signal"
+    assert said in text.replace("\u00a0", " ")
+    assert text.replace("\u00a0", " ").endswith("(60 % do the first, 85 % the second)")
 
 
 def test_a_pair_that_is_not_separated_is_said_so() -> None:
@@ -107,7 +142,7 @@ def test_a_pair_that_is_not_separated_is_said_so() -> None:
     text, tone = headline(shown.to_dict())
     assert tone == "bad"
     assert text.startswith("Read these pictures with care")
-    assert text.replace("\u00a0", " ").endswith("0 % leave the signal half's answer as it was")
+    assert text.replace("\u00a0", " ").endswith("(100 % do the first, 0 % the second)")
 
 
 def test_nothing_to_push_is_a_page_with_a_message(tmp_path: Path) -> None:
@@ -147,7 +182,7 @@ def test_hostile_names_are_harmless(shown: BiasPictures, tmp_path: Path) -> None
 def test_many_classes_stay_in_view(tmp_path: Path, shown: BiasPictures) -> None:
     images = torch.zeros(1, 14, 3, 28, 28, dtype=torch.uint8)
     names = tuple(f"bias of class {k}" for k in range(14))
-    wide = Grid(images, ("cat",), names, (("",) * 14,), torch.zeros(1, 14, dtype=torch.bool))
+    wide = Grid(images, ("cat",), names, (("",) * 14,), *torch.zeros(2, 1, 14, dtype=torch.bool))
     page = Page(write_bias_page(replace(shown, grids={"strip": wide}), tmp_path).read_text())
     own = [i for i in page.all("img") if (i["alt"] or "").startswith("cat, bias of class")]
     assert {i["width"] for i in own} == {"56"}
@@ -179,6 +214,9 @@ def test_a_report_shows_the_main_grid(shown: BiasPictures, tmp_path: Path) -> No
     page = Page(write_report(sample_report(), {}, tmp_path, bias=shown).read_text())
     assert "What the shortcut looks like" in page.text
     assert "difference (smallest change)" in page.text
+    said = "100 % of the pictures mislead the biased half and leave the signal half's answer"
+    assert said in page.text.replace("\u00a0", " ")
+    assert "The first ones are shown." in page.text
     assert {link["href"] for link in page.all("a")} == {"report.json", "bias/index.html"}
     without = Page(write_report(sample_report(), {}, tmp_path).read_text())
     assert "What the shortcut looks like" not in without.text
@@ -190,9 +228,10 @@ def test_a_report_shows_the_main_grid(shown: BiasPictures, tmp_path: Path) -> No
 def test_a_sheet_keeps_the_pixels() -> None:
     torch.manual_seed(0)
     images = torch.randint(256, (2, 3, 3, 28, 28), dtype=torch.uint8)
-    failed = torch.zeros(2, 3, dtype=torch.bool)
-    failed[1, 2] = True
-    image = Image.open(io.BytesIO(sheet(images, ("one", "two"), ("a", "b", "c"), failed)))
+    failed, dashed = torch.zeros(2, 2, 3, dtype=torch.bool)
+    failed[1, 2] = dashed[0, 1] = True
+    made = sheet(images, ("one", "two"), ("a", "b", "c"), failed, dashed=dashed)
+    image = Image.open(io.BytesIO(made))
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     pixels = pixels.view(image.height, image.width, 3)
     left, top = image.width - 12 - 3 * 90, image.height - 12 - 2 * 90
@@ -201,8 +240,10 @@ def test_a_sheet_keeps_the_pixels() -> None:
             y, x = top + 90 * row, left + 90 * column
             shown = pixels[y : y + 84 : 3, x : x + 84 : 3].permute(2, 0, 1)
             assert torch.equal(shown, images[row, column])
-            frame = pixels[y - 1, x + 40].tolist()
-            assert (frame == [194, 80, 15]) == bool(failed[row, column])
+            frame = {tuple(pixel) for pixel in pixels[y - 1, x : x + 84].tolist()}
+            assert (frame == {(194, 80, 15)}) == bool(failed[row, column])
+            dashes = {(139, 148, 163), (255, 255, 255)}
+            assert (frame == dashes) == bool(dashed[row, column])
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 8, 8), (3, 224, 160), (5, 8, 8)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,8 +17,10 @@ from sklearn.metrics import average_precision_score
 import truecue
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.report.lowrank import BINS, SHEET, _curve, _histogram
+from truecue.nets.classifier import load_classifier
+from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram
 from truecue.report.lowrank_view import lowrank_view
+from truecue.report.view import percent
 from truecue.testing import small_gratings
 
 QUICK = {
@@ -54,13 +59,38 @@ def test_numbers_and_page(tmp_path: Path) -> None:
     stages = {row["stage"] for row in found["training"]}
     assert stages == {"pretrain-0", "pretrain-0.5", "pretrain-2"}
     assert report["labels_used"]["training"] == "class labels only"
+    strengths = {file.stem: load_classifier(file).spec.get("rank_strength")
+                 for file in tmp_path.glob("*.safetensors")}  # fmt: skip
+    assert strengths == {
+        "model": 0, "defund-plain": 0, "defund-errors-0": 0, "defund-debiased": 0,
+        "defund-biased-0.5": 0.5, "defund-biased-2": 2, "erm": None,
+    }, "of their encoders: `truecue rank` draws ranks against it"  # fmt: skip
     assert "suspects" not in report
     page = (tmp_path / "report.html").read_text()
     section = page.partition("What the biased encoder stumbles over")[2].partition("</section>")[0]
     assert section.count('<figure class="panel">') == 5
     assert section.count('class="photo ') == SHEET
     assert "mean score: area" in section
+    bars = re.search(r'<img src="([^"]+)" alt="(Accuracy on conflicting test images: [^"]+)"', page)
+    assert bars is not None
+    plain = report["models"]["erm"]["test"]["conflicting"]["value"]
+    assert f"Plain training {percent(plain)}" in bars[2]
+    for name in ("plain last layer", "errors of strength 0", "errors of strength 0.5, 2", "oracle"):
+        assert f"{name} {percent(None)}"[:-2] in " ".join(bars[2].split())
+    assert len(re.findall(r">\d+\u00a0%</text>|>&lt;1", svg_of(bars[1]))) >= 10, "two for each"
     assert f"<strong>{int(errors.sum())}</strong>" in section
+
+
+def svg_of(address: str) -> str:
+    return base64.b64decode(address.partition(",")[2]).decode()
+
+
+def test_labels_of_the_figures_are_not_cut_off(tmp_path: Path) -> None:
+    panels = lowrank_view(trained(tmp_path, strengths=[2.0]))["panels"]
+    scores = svg_of(next(p.source for p in panels if p.title == "Bias scores"))
+    place = re.search(r'transform="rotate\(-90 ([\d.]+) [\d.]+\)"[^>]*>images<', scores)
+    assert place is not None
+    assert float(place[1]) > 9, "its letters are 9 points high, and end here"
 
 
 def test_without_bias_labels(tmp_path: Path) -> None:
@@ -96,6 +126,31 @@ def test_histogram_and_curve_of_given_scores() -> None:
     assert found["auprc"] == 1
     assert found["pr"][0][0] == 0
     assert _curve(scores, torch.ones(5))["auprc"] is None
+
+
+def test_curve_of_rare_conflicting_images_keeps_the_top_of_the_ranking() -> None:
+    n, rare = 54_000, 540
+    scores = torch.linspace(1, 0, n, dtype=torch.float64)
+    agree = torch.ones(n, dtype=torch.int64)
+    agree[:rare] = 0  # all of them come first
+    perfect = _curve(scores, agree)["pr"]
+    assert len(perfect) == POINTS
+    assert {p for _, p in perfect} == {1.0}
+    agree[:100], agree[540:640] = 1, 0  # an aligned block before them
+    found = _curve(scores, agree)["pr"]
+    assert found[0] == (0, 1)
+    assert found[1][1] < 0.1
+    assert found[-1] == (1, pytest.approx(rare / 640, abs=1e-4))
+    gaps = [after - before for (before, _), (after, _) in pairwise(found)]
+    assert max(gaps) < 2 / POINTS
+
+
+def test_training_figures_have_a_point_for_each_epoch(tmp_path: Path) -> None:
+    # batches of 2: 128 steps an epoch, so that the loop looks at 50, 100 and 128
+    report = trained(tmp_path, **{"pretrain.batch_size": 2, "pretrain.epochs": 2})
+    assert [row["epoch"] for row in report["lowrank"]["training"]] == [1, 2, 1, 2]
+    losses = report["models"]["defund"]["losses"]
+    assert [row["epoch"] for row in losses if row["stage"] == "pretrain-0"] == [1, 2]
 
 
 def test_other_methods_have_no_section() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,10 @@ def images(n: int = 40, known: bool = True) -> ImageSet:
     return ImageSet(x, torch.randint(2, (n,), generator=rng), ("no", "yes"), attributes)
 
 
-def log_row(at: float, there: float) -> dict[str, float]:
-    row = {"at": at, "skipped_pos": 1 - there, "skipped_neg": 0.0}
+def log_row(at: float, there: float) -> dict[str, Any]:
+    """A look at the logs of epochs of 100 batches."""
+    row = {"stage": "fit", "step": round(100 * at), "at": at}
+    row |= {"skipped_pos": 1 - there, "skipped_neg": 0.0}
     for name in ("PA", "PC", "NA", "NC"):
         row |= {f"pairs_{name}": 10.0, f"there_{name}": 1.0, f"mean_{name}": 0.5}
     return row | {"there_PC": there, "mean_PC": 0.2 * there}
@@ -70,18 +73,32 @@ def test_numbers_equal_a_loop():
 
 
 def test_means_of_training_are_those_of_batches_that_have_pairs():
-    history = pair_history([{"loss": 1.0}, log_row(0.25, 0.5), log_row(1.0, 0.0)])
+    history = pair_history([{"loss": 1.0}, log_row(1.0, 0.5), log_row(2.0, 0.0)])
     assert [row["means"]["PC"] for row in history] == [0.2, None]
     assert [row["means"]["PA"] for row in history] == [0.5, 0.5]
-    assert [row["epoch"] for row in history] == [0.25, 1.0]
-    assert len(pair_history([log_row(k / 100, 1.0) for k in range(1000)])) <= 400
+    assert [row["epoch"] for row in history] == [1.0, 2.0]
+    assert len(pair_history([log_row(k + 1.0, 1.0) for k in range(1000)])) <= 400
+
+
+def test_a_look_at_few_batches_is_no_epoch():
+    # 98 batches with pairs, and the last two of the epoch without
+    rows = [log_row(0.5, 1.0), log_row(0.98, 1.0), log_row(1.0, 0.0), log_row(1.5, 1.0)]
+    rows[2] |= {"pairs_PC": 60.0, "mean_NC": -1.0}
+    history = pair_history(rows)
+    assert [row["epoch"] for row in history] == [1.0, 1.5]
+    first = history[0]
+    assert first["skipped"] == {"pos": pytest.approx(0.02), "neg": 0}
+    assert first["pairs"]["PC"] == pytest.approx(11)
+    assert first["means"] == {"PA": 0.5, "PC": 0.2, "NA": 0.5, "NC": 0.47}
 
 
 def test_skipped_batches_are_counted_in_all_rows_not_in_those_that_are_drawn():
-    rows = [log_row((k + 1) / 100, float(k % 3 > 0)) for k in range(1000)]
+    rows = [log_row(k + 1.0, float(k % 3 > 0)) for k in range(1000)]
     assert {row["skipped"]["pos"] for row in pair_history(rows)} == {1}  # every third row is kept
     assert skipped_shares(rows) == {"pos": pytest.approx(0.334), "neg": 0}
     assert skipped_shares([{"loss": 1.0}]) is None
+    uneven = [log_row(0.25, 0.5), log_row(1.0, 0.0)]
+    assert skipped_shares(uneven) == {"pos": pytest.approx(0.875), "neg": 0}
 
 
 def test_without_bias_labels_guesses_stand_for_them_or_nothing_is_shown():

@@ -69,6 +69,28 @@ def test_verdict_when_the_method_hurt():
     assert "goes mostly by the colour" in words.verdict(report).details[0]
 
 
+@pytest.mark.parametrize(
+    ("variant", "plain", "says"),
+    [
+        ("linear", 0.258, "A plain last layer on the same encoder was right on 26 %: drawing"
+         " errors more often added nothing."),
+        ("linear", 0.245, "drawing errors more often added nothing that is beyond chance."),
+        ("linear", 0.10, ""),
+        ("semi", 0.258, "training the whole network with errors drawn more often added nothing."),
+        ("supervised", 0.258, "The same network, trained plainly, was right on 26 %"),
+    ],
+)  # fmt: skip
+def test_verdict_says_when_drawing_errors_more_often_added_nothing(
+    variant: str, plain: float, says: str
+):
+    report = with_scores((0.99, 0.05), (0.95, 0.25))
+    row = {"name": "plain: nothing drawn more often", "test": {"conflicting": wilson(plain, 1000)}}
+    without = told(report)
+    headline = told(report | {"lowrank": {"variant": variant, "table": [row]}})
+    assert headline.startswith(without.removesuffix("."))
+    assert (says in headline) if says else headline == without
+
+
 def test_verdict_on_a_small_gain():
     report = with_scores((0.98, 0.50), (0.98, 0.53), n=100_000)
     assert "only a little more often, on 53 %" in told(report)

@@ -8,7 +8,17 @@ from typing import Any, Literal
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from truecue.app.pages import agreement, bias, feature, judge, labels, others, overview, strips
+from truecue.app.pages import (
+    agreement,
+    bias,
+    directions,
+    feature,
+    judge,
+    labels,
+    others,
+    overview,
+    strips,
+)
 from truecue.app.pages.base import View
 from truecue.app.pictures import Pictures
 from truecue.app.plots import Plots
@@ -50,6 +60,7 @@ class Reading:
         self._page(app, "/repair", "repair", self.repairs, others.RepairPage)
         self._page(app, "/labels", "labels", self.suspicious, labels.LabelsPage)
         self._page(app, "/cues", "cues", self.candidates, others.CuesPage)
+        self._page(app, "/directions", "directions", self.along, directions.DirectionsPage)
         app.get("/judge", include_in_schema=False)(self.next_question)
         app.get("/login", include_in_schema=False)(self.login_page)
 
@@ -98,6 +109,10 @@ class Reading:
         """Candidate cues."""
         return others.cues_page(self.site.source)
 
+    def along(self, request: Request, probe: int = 0) -> directions.DirectionsPage:
+        """Directions of a generator, to judge."""
+        return directions.directions_page(self.site.source, probe, self.site.name(request))
+
     def next_question(self, request: Request, skipped: bool = False) -> Response:
         """On to what this person has not answered yet."""
         name = self.site.name(request)
@@ -141,8 +156,11 @@ class Reading:
         app.get("/picture/{row}/{c:int}/{f:int}/{i:int}")(self.picture)
         app.get("/crop/{split}/{i:int}")(self.crop)
         app.get("/plot/{name}.svg")(self.plot)
+        app.get("/picture/direction/{probe:int}/{k:int}")(self.moved)
+        app.get("/plot/direction/{probe:int}/{k:int}")(self.logits)
         app.get("/verdicts.csv")(self.verdicts_csv)
         app.get("/labels.csv")(self.labels_csv)
+        app.get("/directions.csv")(self.directions_csv)
 
     def image(self, split: str, i: int) -> Response:
         """One image, by its position in a split."""
@@ -174,6 +192,15 @@ class Reading:
         text = self.plots.draw(name, split, **given)
         return Response(text, media_type="image/svg+xml", headers=_SVG)
 
+    def moved(self, probe: int, k: int) -> Response:
+        """Images that were moved along a direction."""
+        return _picture(self.site.source.probed(probe).file(k, "png"), keep=False)
+
+    def logits(self, probe: int, k: int) -> Response:
+        """Logits over steps along a direction."""
+        text = self.site.source.probed(probe).file(k, "svg")
+        return Response(text, media_type="image/svg+xml", headers=_SVG)
+
     def verdicts_csv(self) -> Response:
         """All answers, in the columns of the published file."""
         with TemporaryDirectory() as folder:
@@ -184,6 +211,10 @@ class Reading:
     def labels_csv(self) -> Response:
         """All answers about labels."""
         return _table(self.site.source.reviews.csv(), "labels.csv")
+
+    def directions_csv(self) -> Response:
+        """All answers about directions."""
+        return _table(self.site.source.directions.csv(), "directions.csv")
 
 
 def _picture(file: bytes, *, keep: bool = True) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from truecue.app.pages import judge, labels, overview
+from truecue.app.pages import directions, judge, labels, overview
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,7 +25,8 @@ def environment() -> Environment:
                      "chance": chance}  # fmt: skip
     made.globals |= {
         "ANSWERS": judge.ANSWERS, "CONFIDENCE": judge.CONFIDENCE, "SORTS": overview.SORTS,
-        "FINDINGS": labels.FINDINGS, "stale_form": False, "wrong": False,
+        "FINDINGS": labels.FINDINGS, "DIRECTION_ANSWERS": directions.WORDS,
+        "stale_form": False, "wrong": False,
     }  # fmt: skip
     return made
 

@@ -16,7 +16,9 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
+from truecue.app.probed import Probed
 from truecue.audit.audit import Audit, Feature
+from truecue.audit.direction_answers import DirectionAnswers
 from truecue.audit.measure import measure_gaps
 from truecue.audit.reviews import Reviews
 from truecue.audit.verdicts import Aggregate, Judgement, PairVerdict
@@ -52,6 +54,7 @@ class Source:
         audit: opened.
         data: the images that it was made of.
         others: audits of other models on the same images, for comparison.
+        probes: directions of generators that can be judged.
         robust: whether the encoder was trained to be adversarially robust, so that amplified images
             mean something.
 
@@ -60,11 +63,12 @@ class Source:
     """
 
     def __init__(
-        self, audit: Audit, data: Splits, *, others: Sequence[Audit] = (), robust: bool = False
-    ):
+        self, audit: Audit, data: Splits, *, others: Sequence[Audit] = (),
+        probes: Sequence[Probed] = (), robust: bool = False,
+    ):  # fmt: skip
         audit.check(data)
         self.audit, self.data, self.robust = audit, data, robust
-        self.others = tuple(others)
+        self.others, self.probes = tuple(others), tuple(probes)
         for other in others:
             for split in audit.splits:
                 known = other.facts["splits"].get(split, {})
@@ -77,6 +81,7 @@ class Source:
         """Part of the addresses of pictures, so that browsers may keep them."""
         self.reviews = Reviews(audit.folder / "labels.sqlite")
         self.verdicts = audit.verdicts()
+        self.directions = DirectionAnswers(self.verdicts)
         self._measuring = threading.Lock()
         self._judged: tuple[object, Aggregate] | None = None
         self.shown = lru_cache(4096)(self._shown)
@@ -299,6 +304,18 @@ class Source:
     def _null(self, split: str, _stamp: int) -> Null:
         k, seed = self.gaps()["k"], self.gaps()["seed"]
         return null_gap(self.right(split), self.audit.ranking(split), k, seed=seed)
+
+    # --- directions
+
+    def probed(self, probe: int) -> Probed:
+        """A folder of probed directions.
+
+        Raises:
+            DataError: there is no such folder.
+        """
+        if not 0 <= probe < len(self.probes):
+            raise DataError(f"there are {len(self.probes)} folders of directions; not {probe + 1}")
+        return self.probes[probe]
 
     # --- what other commands have left in the folder
 

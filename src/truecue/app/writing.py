@@ -10,7 +10,7 @@ from fastapi import FastAPI, Form, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
 from truecue.app import security
-from truecue.app.pages import judge, labels
+from truecue.app.pages import directions, judge, labels
 from truecue.app.security import PASS, cookie
 from truecue.app.site import NAME, ORIGINAL, Site
 from truecue.errors import DataError
@@ -37,6 +37,8 @@ class Writing:
         app.post("/gold")(self.set_gold)
         app.post("/measure")(self.measure)
         app.post("/labels")(self.review)
+        app.post("/directions")(self.judge_direction)
+        app.post("/directions/undo")(self.undo_direction)
         app.post("/verdicts")(self.read_csv)
         app.post("/login")(self.login)
 
@@ -128,6 +130,33 @@ class Writing:
         page = f"&start={start}" if start else ""
         return RedirectResponse(f"/labels?split={split}{page}#image-{image}", 303)
 
+    def judge_direction(
+        self, request: Request, k: Annotated[int, Form()], answer: Annotated[str, Form()],
+        probe: Annotated[int, Form()] = 0, note: Annotated[str, Form()] = "",
+        token: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        """Store what a person says about a direction, and go on to the next one."""
+        self.site.check(request, token)
+        name = self.site.name(request)
+        if not name:
+            return RedirectResponse("/judge", 303)
+        found = directions.check_answer(self.site.source, probe, k, answer)
+        note = note.strip()[: directions.LONGEST_NOTE]
+        self.site.source.directions.add(found.directions[k], name, answer, note)
+        rows = directions.directions_page(self.site.source, probe, name).rows
+        return _to_direction(probe, next((row.k for row in rows if row.current), k))
+
+    def undo_direction(
+        self, request: Request, probe: Annotated[int, Form()] = 0,
+        token: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        """Take back this person's last answer about a direction of a folder."""
+        self.site.check(request, token)
+        found = self.site.source.probed(probe)
+        among = {found.directions[k].key: k for k in found.shown}
+        key = self.site.source.directions.undo(self.site.name(request), list(among))
+        return _to_direction(probe, among.get(key or "", found.shown[0]))
+
     def read_csv(
         self, request: Request, file: UploadFile, token: Annotated[str, Form()] = ""
     ) -> Response:
@@ -155,6 +184,10 @@ class Writing:
         response = RedirectResponse("/classes", 303)
         response.headers.append("set-cookie", cookie(PASS, self.site.gate.proof()))
         return response
+
+
+def _to_direction(probe: int, k: int) -> Response:
+    return RedirectResponse(f"/directions{f'?probe={probe}' if probe else ''}#direction-{k}", 303)
 
 
 def _local(path: str) -> str:

@@ -68,21 +68,23 @@ def bias_pictures(
         leak: see `deepfool`; 0: as published, without a second try.
         factor: the smallest move is shown, and one in its direction that is so many times as long;
             None: 2. With `model`: moves in that direction grow until it says the target, at most
-            so many times as long; None: 6.
+            so many times as long; None: 6. Above 1.
         model: the classifier that the biased half follows.
         device: where to compute; None: the best there is.
 
     Raises:
-        ConfigError: there is no class `target`.
+        ConfigError: there is no class `target`, or `factor` is not above 1.
         DataError: the images are not those that the network was made for.
     """
+    check_factor(factor)
     sets = _sets(data)
     train, part, test = sets.train, sets.pushed, sets.pairs
     _check(vae, train, target)
     device = device or Device()
     vae = vae.to(device.device).eval()
     model = model and model.to(device.device).eval()
-    factor = factor or (FAR if model is None else MOST)
+    if factor is None:
+        factor = FAR if model is None else MOST
 
     seen_train = look(vae, train, device, model)
     seen = seen_train if part is train else look(vae, part, device, model)
@@ -93,6 +95,7 @@ def bias_pictures(
         histogram=show.histogram(train, seen_train),
         auc=_auc(train, seen_train, sets.agree),
         judge=SIGNAL if model is None else MODEL,
+        notes=_resized(vae),
     )
     if len(test.y.unique()) > 1:
         pairs = show.pairs_grid(vae, test, look(vae, test, device), device, seed)
@@ -113,7 +116,7 @@ def bias_pictures(
             f"None of the {len(part):,} images is one that {both} right{besides}, so there"
             f" is none to push to another class's bias. Train longer, or {cure}"
         )
-        return replace(shown, notes=(note,))
+        return replace(shown, notes=(*shown.notes, note))
     wanted = (
         show.targets_for(part.y[ids], len(train.classes), seed)
         if target is None
@@ -182,23 +185,28 @@ def _push(
         measured(change.select(there), target[there]),
         measured(far.select(there), target[there]), factor, times,
     )  # fmt: skip
-    grids = dict(shown.grids)
-    grids["push"] = show.push_grid(chosen, target, rows, (change, far), failed, judge)
+    grids, order = dict(shown.grids), pushed.order
+    first = order[: show.COLUMNS]
+    grids["push"] = show.push_grid(
+        chosen.select(first), target[first], rows, [c.select(first) for c in (change, far)],
+        [f[first] for f in failed], judge,
+    )  # fmt: skip
     grids["strip"] = show.strip(
-        vae, chosen, own, device, steps=steps, leak=leak, factor=factor, model=model
-    )
+        vae, chosen.select(first), own.select(first), device,
+        steps=steps, leak=leak, factor=factor, model=model,
+    )  # fmt: skip
     # where a classifier is followed, the smallest change need not mean anything to it
     mapped, columns = (change if model is None else far), grids["push"].columns
     shown = replace(
         shown, pushed=pushed, grids=grids,
-        heat=Maps(mapped.heat[: len(columns)], columns, (1,) * len(columns)),
+        heat=Maps(mapped.heat[first], columns, (1,) * len(columns)),
         class_maps=show.class_maps(mapped.heat, target, pushed.reached, part.classes),
     )  # fmt: skip
     if model is not None:
         same = int((change.first.judge == own.judge).sum())
         shown = replace(shown, faithful=wilson(same, len(ids)))
-    have = given >= 0
-    if not bool(have.any()):
+    have = order[given[order] >= 0]
+    if len(have) == 0:
         return shown
     images, given, target, own = chosen.select(have), given[have], target[have], own.select(have)
     old, other, which = (own.z_s, own.z_b), seen.select(given), int(model is not None)
@@ -226,6 +234,19 @@ def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
     check_target(images, target)
 
 
+def check_factor(factor: float | None) -> None:
+    """Refuse a longer move that is none.
+
+    Raises:
+        ConfigError: `factor` is not a number above 1.
+    """
+    if factor is not None and not 1 < factor < float("inf"):
+        raise ConfigError(
+            f"factor is how many times as far as the smallest move the longer one goes, a number"
+            f" above 1; got {factor:g}. The smallest move, which is 1, is shown in any case"
+        )
+
+
 def check_target(images: ImageSet, target: str | None) -> None:
     """Refuse a class that is not there.
 
@@ -236,6 +257,18 @@ def check_target(images: ImageSet, target: str | None) -> None:
         raise ConfigError(
             f"there is no class '{target}'; the classes are {', '.join(images.classes)}"
         )
+
+
+def _resized(vae: PairedVAE) -> tuple[str, ...]:
+    """A note where the networks do not work on images of the size that is shown."""
+    side, size = vae.side, vae.size
+    if side == size:
+        return ()
+    finer = ", which show nothing finer" if side < size else ""
+    return (
+        f"The networks work on {side} x {side} pixels: the images' {size} x {size} are resized for"
+        f" them, and so are the pictures afterwards{finer}",
+    )
 
 
 def _agree(data: Splits) -> Tensor | None:

@@ -90,19 +90,7 @@ def candidates(
     """
     channels, height, width = data.train.shape
     properties = {k: p for k, p in PROPERTIES.items() if channels == 3 or not p.coloured}
-    for name in nuisance:
-        if name in PROPERTIES:
-            raise DataError(
-                f"there is already a property '{name}'; call your region something else"
-            )
-    regions = all_regions(nuisance, height, width)
-    for name in core:
-        if name not in PROPERTIES and name not in regions:
-            known = [*PROPERTIES, *regions]
-            raise DataError(
-                f"there is no property or region '{name}'{suggest(name, known)}"
-                f" (there are: {', '.join(known)})"
-            )
+    regions = named_regions(nuisance, core, height, width)
     first, second = (_measure(part, properties, regions) for part in (data.train, data.test))
     found = []
     for name, prop in properties.items():
@@ -141,6 +129,31 @@ def candidates(
     if any(column.kind != "metadata" for column in columns.values()):
         notes.append(_LEARNED)
     return found, tuple(notes)
+
+
+def named_regions(
+    nuisance: Mapping[str, Box | Tensor], core: Collection[str], height: int, width: int
+) -> dict[str, Tensor]:
+    """The masks of all regions, bool [height, width]; nothing but names and boxes is looked at.
+
+    Raises:
+        DataError: a region does not fit or has the name of another cue, or there is no property or
+            region of a name in `core`.
+    """
+    for name in nuisance:
+        if name in PROPERTIES:
+            raise DataError(
+                f"there is already a property '{name}'; call your region something else"
+            )
+    regions = all_regions(nuisance, height, width)
+    for name in core:
+        if name not in PROPERTIES and name not in regions:
+            known = [*PROPERTIES, *regions]
+            raise DataError(
+                f"there is no property or region '{name}'{suggest(name, known)}"
+                f" (there are: {', '.join(known)})"
+            )
+    return regions
 
 
 def _measure(

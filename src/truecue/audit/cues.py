@@ -173,17 +173,28 @@ def _check(
             raise ConfigError(f"{what} is out of range: {value}")
 
 
+def too_few(train: ImageSet, test: ImageSet) -> str | None:
+    """Why cues cannot be looked for in so few images; None where they can."""
+    n = int(_enough(train, test).sum())
+    if n >= 2:
+        return None
+    return (
+        f"cues can be looked for where two classes or more have {FEWEST} images, in training and"
+        f" held out; {n} of {len(train.classes)} do"
+    )
+
+
+def _enough(train: ImageSet, test: ImageSet) -> Tensor:
+    counts = [torch.bincount(part.y, minlength=len(train.classes)) for part in (train, test)]
+    return (counts[0] >= FEWEST) & (counts[1] >= FEWEST)
+
+
 def _sampled(train: ImageSet, test: ImageSet, logits: Tensor, seed: int) -> Measured:
     """At most so many images of each split, of classes that have enough in both."""
-    k = len(train.classes)
     notes: list[str] = []
-    counts = [torch.bincount(part.y, minlength=k) for part in (train, test)]
-    enough = (counts[0] >= FEWEST) & (counts[1] >= FEWEST)
-    if int(enough.sum()) < 2:
-        raise DataError(
-            f"cues can be looked for where two classes or more have {FEWEST} images, in training"
-            f" and held out; {int(enough.sum())} of {k} do"
-        )
+    enough = _enough(train, test)
+    if (reason := too_few(train, test)) is not None:
+        raise DataError(reason)
     if not bool(enough.all()):
         few = [name for name, ok in zip(train.classes, enough.tolist(), strict=True) if not ok]
         notes.append(f"left out, fewer than {FEWEST} images: {', '.join(few)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any, get_args
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, predictions
+from truecue.engine.log import by_epoch
 from truecue.engine.run import Pairs
 from truecue.losses.contrastive import similarities
 from truecue.losses.fairkl import (
@@ -35,6 +35,11 @@ DOTS = 400
 """Images in a scatter plot."""
 ROWS = 400
 """Rows of the history of training, at most."""
+_PARTS = ("pos", "neg")
+_LOGGED = [
+    *(f"{what}_{k}" for what in ("pairs", "there", "mean") for k in SETS),
+    *(f"skipped_{part}" for part in _PARTS),
+]
 
 
 def pair_numbers(
@@ -102,7 +107,7 @@ def pair_numbers(
 
 
 def pair_history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of the training batches between two looks at the logs: pairs, means, and what was skipped.
+    """Of the training batches of each epoch: pairs, means, and what was skipped.
 
     A mean is over the batches that have pairs of its kind; null where none has.
 
@@ -110,16 +115,14 @@ def pair_history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         rows: of a run's log; those without such entries are passed over.
     """
     found = []
-    for row in rows:
-        if f"pairs_{SETS[0]}" not in row:
-            continue
-        share = {k: row[f"there_{k}"] or 0.0 for k in SETS}
+    for row in by_epoch(rows, _LOGGED):
+        share = {k: row[f"there_{k}"] for k in SETS}
         means = {k: round(row[f"mean_{k}"] / share[k], 5) if share[k] else None for k in SETS}
         found.append({
-            "epoch": row["at"],
+            "epoch": row["epoch"],
             "pairs": {k: row[f"pairs_{k}"] for k in SETS},
             "means": means,
-            "skipped": {"pos": row["skipped_pos"], "neg": row["skipped_neg"]},
+            "skipped": {part: row[f"skipped_{part}"] for part in _PARTS},
         })  # fmt: skip
     return found[:: -(-len(found) // ROWS) or 1]
 
@@ -133,15 +136,13 @@ def skipped_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None
     Returns:
         None where there was no FairKL.
     """
-    seen = [row for row in rows if "skipped_pos" in row]
-    if not seen:
+    epochs = by_epoch(rows, [f"skipped_{part}" for part in _PARTS])
+    if not epochs:
         return None
-    ends = [0.0, *(row["at"] for row in seen)]
-    batches = [after - before for before, after in pairwise(ends)]  # in epochs, which cancel
+    steps = sum(row["steps"] for row in epochs)
     return {
-        part: sum(n * row[f"skipped_{part}"] for n, row in zip(batches, seen, strict=True))
-        / ends[-1]
-        for part in ("pos", "neg")
+        part: sum(row["steps"] * row[f"skipped_{part}"] for row in epochs) / steps
+        for part in _PARTS
     }
 
 

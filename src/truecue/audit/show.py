@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from truecue.audit.deepfool import Moved, deepfool
-from truecue.audit.halves import Change, Seen, as_bytes, decode, far_enough, turns
+from truecue.audit.halves import Change, Seen, as_bytes, decode, far_enough, look, turns
 from truecue.data.sets import ImageSet
 from truecue.engine.device import Device
 from truecue.nets.classifier import Classifier
@@ -43,8 +43,11 @@ class Grid(NamedTuple):
     captions: tuple[tuple[str, ...], ...]
     """What is written below each picture, row by row; may be empty."""
     failed: Tensor
-    """bool [rows, columns], pictures in which the biased half, or the classifier that it follows,
-    does not say what it was meant to."""
+    """bool [rows, columns], pictures made of a latent of which the biased half does not say what
+    it was meant to; where it follows a classifier, pictures of which that one does not."""
+    another: Tensor
+    """bool [rows, columns], pictures of which the biased half says another class than it was meant
+    to, shown them; none where it follows a classifier, which is in `failed`."""
 
 
 class Maps(NamedTuple):
@@ -117,6 +120,7 @@ def push_grid(
     pairs = list(zip(part.y[:n].tolist(), target[:n].tolist(), strict=True))
     first, nothing = changes[0], torch.zeros(2, n, dtype=torch.bool)
     pictures = [change.after[:n] for change in changes]
+    another = [_another(change.then, target, n, judge) for change in changes]
     said = (_says(change.then, names, n, judge) for change in changes)
     return Grid(
         torch.stack([_pixels(part, n), first.before[:n], *pictures]),
@@ -124,6 +128,7 @@ def push_grid(
         tuple(f"{names[y]} → bias of {names[t]}" for y, t in pairs),
         (("",) * n, _says(first.first, names, n, judge), *said),
         torch.cat([nothing, *(f[None, :n] for f in failed)]),
+        torch.cat([nothing, *(a[None] for a in another)]),
     )
 
 
@@ -154,15 +159,18 @@ def strip(
         times = far_enough(vae, z_s, z_b, move, target, model, device, factor)
         reached = times.isfinite()
     further = z_b + times.clamp(max=factor)[:, None] * move
-    pushed = as_bytes(decode(vae, z_s, further, device)).unflatten(0, (n, k))
+    after = as_bytes(decode(vae, z_s, further, device))
+    then = look(vae, ImageSet(after, target, part.classes), device, model)
+    another = _another(then, target, n * k, SIGNAL if model is None else MODEL)
     before = as_bytes(decode(vae, seen.z_s[:n], seen.z_b[:n], device))
     nothing = torch.zeros(n, 2, dtype=torch.bool)
     return Grid(
-        torch.cat([torch.stack([_pixels(part, n), before], 1), pushed], 1),
+        torch.cat([torch.stack([_pixels(part, n), before], 1), after.unflatten(0, (n, k))], 1),
         tuple(part.classes[y] for y in part.y[:n].tolist()),
         ("original", "reconstruction", *(f"bias of {name}" for name in names)),
         (("",) * (k + 2),) * n,
         torch.cat([nothing, ~reached.view(n, k)], 1),
+        torch.cat([nothing, another.view(n, k)], 1),
     )
 
 
@@ -193,9 +201,9 @@ def swap_grid(
         judge: what to call it.
     """
     n = min(COLUMNS, len(part))
-    failed = torch.zeros(5, n, dtype=torch.bool)
-    says = change.then.bias if judge == SIGNAL else change.then.judge
-    failed[2], failed[4] = pushed.failed[2, :n], says[:n] != target[:n]
+    failed, another = torch.zeros(2, 2, n, dtype=torch.bool)
+    failed[1] = (change.then.judge[:n] != target[:n]) & (judge == MODEL)
+    another[1] = _another(change.then, target, n, judge)
     return Grid(
         torch.cat([pushed.images[:, :n], torch.stack([given[:n], change.after[:n]])]),
         (*pushed.rows, "an image with that bias", "with its whole bias latent"),
@@ -205,7 +213,8 @@ def swap_grid(
             ("",) * n,
             _says(change.then, part.classes, n, judge),
         ),
-        failed,
+        torch.cat([pushed.failed[:, :n], failed]),
+        torch.cat([pushed.another[:, :n], another]),
     )
 
 
@@ -231,7 +240,7 @@ def pairs_grid(
         tuple(f"{a}: {part.classes[y]}" for a, y in zip(letters, shown.y.tolist(), strict=True)),
         ("original", "reconstruction", "own signal, bias of the other"),
         (("", "", ""),) * n,
-        torch.zeros(n, 3, dtype=torch.bool),
+        *torch.zeros(2, n, 3, dtype=torch.bool),
     )
 
 
@@ -291,6 +300,11 @@ def histogram(part: ImageSet, seen: Seen) -> Histogram:
 
 def _pixels(part: ImageSet, n: int) -> Tensor:
     return part.images[torch.arange(n)]
+
+
+def _another(then: Seen, target: Tensor, n: int, judge: str) -> Tensor:
+    """Of which pictures the biased half says another class than the target: bool [n]."""
+    return (then.bias[:n] != target[:n]) & (judge == SIGNAL)
 
 
 def _says(seen: Seen, names: tuple[str, ...], n: int, judge: str) -> tuple[str, ...]:

@@ -46,6 +46,17 @@ class Pushed(NamedTuple):
         """
         return self.moved.reached if self.times is None else self.times.isfinite()
 
+    @property
+    def order(self) -> Tensor:
+        """In which order images are shown, int64 [n]: those for which it worked come first."""
+        return self.reached.logical_not().sort(stable=True).indices
+
+    @property
+    def passed_over(self) -> int:
+        """How many that come before a shown one are not shown, because it did not work for them."""
+        first = self.order[: show.COLUMNS]
+        return int(first.max()) + 1 - len(first)
+
 
 @dataclass(frozen=True)
 class BiasPictures:
@@ -148,6 +159,7 @@ def _pushed(pushed: Pushed | None, classes: tuple[str, ...]) -> dict[str, Any] |
         "tried": len(rows),
         "reached": int(pushed.reached.sum()),
         "rescued": int(moved.rescued.sum()),
+        "passed_over": pushed.passed_over,
         **pushed.separation.to_dict(),
         "factor": pushed.factor,
         "far": pushed.far.to_dict(),
@@ -161,6 +173,7 @@ def _grid(grid: Grid) -> dict[str, Any]:
         "columns": list(grid.columns),
         "captions": [list(row) for row in grid.captions],
         "failed": grid.failed.tolist(),
+        "another": grid.another.tolist(),
     }
 
 

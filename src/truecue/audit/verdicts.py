@@ -32,8 +32,8 @@ MASKS, TEXT = "masks", "text"
 AUTOMATIC = frozenset((MASKS, TEXT))
 """Annotators that are no people; their answers count where no person has given one."""
 
-SCHEMA = 1
-"""Version of the tables; a file with a newer one is refused."""
+SCHEMA = 2
+"""Version of the tables; older files get what they lack, and a newer one is refused."""
 TIMEOUT = 10.0
 """Seconds to wait for another process that is writing."""
 COLUMNS = (
@@ -45,7 +45,7 @@ COLUMNS = (
 _ANSWERS: tuple[Answer, ...] = get_args(Answer)
 _RANKS = range(1, 2**31)
 _SHORT: dict[str, Answer] = {"main": "main_object", "separate": "separate_object"}
-_TABLES = """
+_FEATURES = """
 CREATE TABLE answers (
     class INTEGER NOT NULL, feature INTEGER NOT NULL, annotator TEXT NOT NULL,
     answer TEXT CHECK (answer IN ('main_object', 'separate_object', 'background')),
@@ -59,6 +59,17 @@ CREATE TABLE gold (
     UNIQUE (class, feature)
 );
 """
+_DIRECTIONS = """
+CREATE TABLE directions (
+    direction TEXT NOT NULL, annotator TEXT NOT NULL,
+    answer TEXT NOT NULL CHECK (answer IN ('core', 'spurious', 'unclear')),
+    note TEXT NOT NULL, name TEXT NOT NULL, generator TEXT NOT NULL, vector TEXT NOT NULL,
+    classifier TEXT NOT NULL, shown TEXT NOT NULL, submitted REAL NOT NULL,
+    UNIQUE (direction, annotator)
+);
+"""
+_VERSIONS = (_FEATURES, _DIRECTIONS)
+"""What each version of the tables added."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,7 @@ class Verdicts:
     ):
         self.path, self._exists, self._encoder = path, exists, encoder
         if path.exists():
-            with self._open() as db:
+            with self.connect() as db:
                 db.execute("SELECT 1 FROM answers LIMIT 1")
 
     def add(self, *judgements: Judgement) -> None:
@@ -185,7 +196,7 @@ class Verdicts:
         """All answers, skipped ones too, by class, feature and annotator."""
         if not self.path.exists():
             return []
-        with self._open() as db:
+        with self.connect() as db:
             return [
                 Judgement(**row | {"images": tuple(json.loads(row["images"]))})
                 for row in _rows(
@@ -200,7 +211,7 @@ class Verdicts:
         """Take an answer back; whether there was one."""
         if not self.path.exists():
             return False
-        with self._open() as db, db:
+        with self.connect() as db, db:
             done = db.execute(
                 "DELETE FROM answers WHERE class = ? AND feature = ? AND annotator = ?",
                 (class_index, feature, annotator),
@@ -210,7 +221,7 @@ class Verdicts:
     def set_gold(self, class_index: int, feature: int, answer: Answer) -> None:
         """Say the right answer about a pair, to check annotators by."""
         self._check(Judgement(class_index, feature, "gold", answer))
-        with self._open() as db, db:
+        with self.connect() as db, db:
             db.execute(
                 "INSERT INTO gold VALUES (?, ?, ?) ON CONFLICT (class, feature)"
                 " DO UPDATE SET answer = excluded.answer",
@@ -221,7 +232,7 @@ class Verdicts:
         """Verdicts of all pairs that have been answered and that there are, of this encoder."""
         gold: dict[tuple[int, int], str] = {}
         if self.path.exists():
-            with self._open() as db:
+            with self.connect() as db:
                 gold = {(c, f): answer for c, f, answer in db.execute("SELECT * FROM gold")}
         mine = [j for j in self.all() if not self._encoder or j.encoder == self._encoder]
         # an audit that was made again with fewer features keeps the answers about the others
@@ -241,6 +252,16 @@ class Verdicts:
 
         Raises:
             DataError: a column is absent, or a row cannot be used; the message has its number.
+        """
+        judgements = self.parse_csv(path)
+        self._store(judgements)
+        return len(judgements)
+
+    def parse_csv(self, path: Path) -> list[Judgement]:
+        """The answers of a CSV file as `read_csv` reads them; nothing is stored.
+
+        Raises:
+            DataError: see `read_csv`.
         """
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
@@ -269,8 +290,7 @@ class Verdicts:
                     f" {judgement.annotator} about class {known[0]}, feature {known[1]}; keep one"
                 )
             seen[known] = number
-        self._store(judgements)
-        return len(judgements)
+        return judgements
 
     def write_csv(self, path: Path) -> int:
         """Write the answers with the published columns, skipped ones left out; how many.
@@ -330,7 +350,7 @@ class Verdicts:
         names = [field.name for field in fields(Judgement)]
         columns = ["class" if name == "class_index" else name for name in names]
         updates = ", ".join(f"{c} = excluded.{c}" for c in columns[3:])
-        with self._open() as db, db:
+        with self.connect() as db, db:
             db.executemany(
                 f"INSERT INTO answers ({', '.join(columns)})"
                 f" VALUES ({', '.join(':' + name for name in names)})"
@@ -340,14 +360,19 @@ class Verdicts:
             )
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection to the file, which is made where it is absent."""
+    def connect(self) -> Iterator[sqlite3.Connection]:
+        """A connection to the file, which is made where it is absent.
+
+        Raises:
+            DataError: it is no file of answers, or of a later version.
+            StorageError: it cannot be read or written.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=TIMEOUT)) as db:
                 version = db.execute("PRAGMA user_version").fetchone()[0]
-                if version == 0:
-                    self._make(db)
+                if version < SCHEMA:
+                    self._bring_up_to_date(db)
                 elif version > SCHEMA:
                     raise DataError(
                         f"{self.path} was written by a later version of truecue (schema {version};"
@@ -367,17 +392,17 @@ class Verdicts:
                 raise
             raise StorageError(f"{self.path} could not be made: {error.strerror}") from error
 
-    def _make(self, db: sqlite3.Connection) -> None:
-        """Make the tables, unless another process has just done so."""
+    def _bring_up_to_date(self, db: sqlite3.Connection) -> None:
+        """Make the tables that the file lacks, unless another process has just done so."""
         db.execute("PRAGMA journal_mode = WAL")
         with db:
             db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA user_version").fetchone()[0]:
-                return
-            if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise DataError(f"{self.path} is a database of something else than answers")
-            for statement in _TABLES.split(";")[:-1]:
-                db.execute(statement)
+            for tables in _VERSIONS[version:]:
+                for statement in tables.split(";")[:-1]:
+                    db.execute(statement)
             db.execute(f"PRAGMA user_version = {SCHEMA}")
 
 

@@ -31,6 +31,9 @@ class Trial:
     """The chosen epoch of each seed."""
     test: Estimate
     """The bench's metric on test images at these epochs. Nothing is chosen by it."""
+    errors: float = math.nan
+    """Share of the labelled training images that are drawn more often, mean over seeds; nan for
+    methods that draw no errors of a biased network."""
     failed: tuple[str, ...] = ()
 
 
@@ -122,7 +125,7 @@ def judge(
     guesses = {(c.suite, c.method, c.seed): r for c in guessing if (r := store.result(c))}
     made = []
     for tried, cells in zip(settings_tried(sweep), trials, strict=True):
-        values, epochs, test = [], [], []
+        values, epochs, test, errors = [], [], [], []
         for one in cells:
             result = store.result(one)
             if result is None:
@@ -137,11 +140,13 @@ def judge(
             k = choose(found)
             values.append(found[k])
             epochs.append(result["records"][k].get("epoch"))
+            errors.append(math.nan if (e := result.get("errors")) is None else float(e))
             test.append(metric_of(result, result["records"][k], bench.metric))
         whole = len(values) == len(cells)
         value = sum(values) / len(values) if whole else math.nan
         failed = tuple(e for one in cells if (e := store.error(one)))
-        made.append(Trial(tried, value, tuple(epochs), student_t(test), failed))
+        share = sum(errors) / len(errors) if errors else math.nan
+        made.append(Trial(tried, value, tuple(epochs), student_t(test), share, failed))
     return sorted(made, key=lambda t: (math.isnan(t.value), -t.value if t.value == t.value else 0))
 
 

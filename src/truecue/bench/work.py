@@ -64,6 +64,7 @@ def run_cell(cell: Cell, folder: Path, device: Device, *, quiet: bool = True) ->
         **parts.circumstances(device, cell.seed, {}),
         "task": parts.task_part(data, {"data": cell.data_name, "settings": cell.data.to_dict()}),
         "model": model,
+        "errors": _errors(fitted),
         "guesses": _guesses(fitted, seen, device),
         "records": _records(fitted, seen, device),
         "val": _truth(seen.val, seen.bias),
@@ -93,6 +94,12 @@ def _records(fitted: Fitted, seen: Splits, device: Device) -> list[dict[str, Any
     recorder = Recorder(seen, device)
     rows = candidates(fitted.run.log.rows, recorder.row(fitted.net))
     return [{k: v for k, v in row.items() if k not in (KEY, "stage", "step")} for row in rows]
+
+
+def _errors(fitted: Fitted) -> float | None:
+    """Share of the labelled images that a biased network errs on; None where no method told."""
+    told = fitted.run.told.get("errors")
+    return None if told is None else float(told["errors"].double().mean())
 
 
 def _guesses(fitted: Fitted, seen: Splits, device: Device) -> dict[str, str]:

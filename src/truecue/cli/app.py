@@ -23,6 +23,15 @@ def app(
             "--with", metavar="DIR", help="Another model's audit of the same images, to compare."
         ),
     ] = None,
+    probed: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--probe",
+            metavar="DIR",
+            help="A folder that 'truecue directions probe' wrote, whose"
+            " directions are to be judged.",
+        ),
+    ] = None,
     robust: Annotated[
         bool,
         typer.Option(
@@ -50,7 +59,7 @@ def app(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Open an audit as pages: judge features by keys, see rankings, gaps, models and labels.
+    """Open an audit as pages: judge features and directions, see rankings, gaps and labels.
 
     The images are loaded again by what the audit's run.toml says. Only this machine can open the
     pages, unless --host and --password say otherwise. Ctrl-C stops; every answer is stored at once.
@@ -64,6 +73,7 @@ def app(
         raise MissingExtra(
             f"the app needs {', '.join(absent)}, which is not installed: pip install 'truecue[app]'"
         )
+    from truecue.app.probed import Probed
     from truecue.app.security import Gate
     from truecue.app.server import serve
     from truecue.app.source import Source
@@ -71,9 +81,10 @@ def app(
 
     gate = Gate(host, password)
     opened = Audit(audit)
+    others, probes = [Audit(p) for p in beside or []], [Probed(p) for p in probed or []]
     compute = o.open_device(device, threads=threads)
     splits = _images(audit, data, root, quiet=quiet)
-    source = Source(opened, splits, others=[Audit(p) for p in beside or []], robust=robust)
+    source = Source(opened, splits, others=others, probes=probes, robust=robust)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def ready() -> None:

@@ -32,7 +32,7 @@ def audit(
         Path | None,
         typer.Option(
             "--model",
-            help="A model.safetensors, or a run's folder; default: one is trained plainly.",
+            help="A model.safetensors, or a run's folder; default: a small one is trained.",
         ),
     ] = None,
     encoder: Annotated[
@@ -128,14 +128,15 @@ def audit(
 
     Encodes all images, lists for each class the features that contribute most to its logit, ranks
     its images by them, and measures how much more accurate the model is where a feature is strong
-    than where it is weak. Without --model, a classifier is trained first (settings: plan.*); with
-    --encoder alone, the model is the encoder with a new last layer. A feature is a candidate until
-    a person has judged it. Cut off and started again, it goes on where it was.
+    than where it is weak. Without --model, a small classifier is trained first (settings: plan.*);
+    with --encoder alone, the model is the encoder with a new last layer. A feature is a candidate
+    until a person has judged it. Cut off and started again, it goes on where it was.
     """
     from truecue import auditing
     from truecue.audit.make import AuditSettings
     from truecue.config import parse_assignments
     from truecue.errors import ConfigError
+    from truecue.methods.erm import ERM
 
     if stats_from not in {"own", "train"}:
         raise ConfigError(f"--stats-from is own or train; got '{stats_from}'")
@@ -150,6 +151,10 @@ def audit(
         )
     if encoder is None and norm is not None:
         raise ConfigError("--norm is about the weights of --encoder; give --encoder")
+    if not cues and (core or nuisance or scores):
+        raise ConfigError("--core, --nuisance and --scores are about cues; leave out --no-cues")
+    regions = _regions(nuisance or [])
+    ERM().override(plan)
     if model is not None and encoder is None and arch is not None:
         raise ConfigError("--arch is about --encoder or a model to train; --model has its own")
     net, made = _model(model)
@@ -164,14 +169,19 @@ def audit(
         Path(data).resolve().name if data in {".", ".."} else facts["data"]
     )
     silent = quiet or as_json
+    auditing.check_asked(
+        out, splits, verdicts=verdicts, masks=masks, core=core or (), nuisance=regions
+    )
     biased = _biased(scores or [], splits)
     eyes = None if encoder is None else _encoder(encoder, arch, norm, splits.train, root)
     if trains:
-        net = _trained(plan, splits, out / "training", seed, arch, compute, fresh, silent, facts)
+        net, facts["trained"] = _trained(
+            plan, splits, out / "training", seed, arch, compute, fresh, silent, facts
+        )
     asked = auditing.audit(
         out, splits, net, encoder=eyes, settings=settings, verdicts=verdicts, masks=masks,
         k=k, stats_from="train" if stats_from == "train" else "own", cues=cues, core=core or (),
-        nuisance=_regions(nuisance or []), scores=biased, files=_files(suite), pictures=pictures,
+        nuisance=regions, scores=biased, files=_files(suite), pictures=pictures,
         robust=robust, seed=seed, device=compute, facts=facts, fresh=fresh, quiet=silent,
     )  # fmt: skip
     if as_json:
@@ -263,15 +273,26 @@ def _encoder(
 def _trained(
     plan: dict[str, Any], splits: Splits, folder: Path, seed: int, arch: str | None, compute: Any,
     fresh: bool, quiet: bool, facts: dict[str, Any],
-) -> Classifier:  # fmt: skip
-    """A plainly trained classifier, or the one that an earlier call trained or began."""
-    from truecue import api
-    from truecue.methods.erm import ERM
+) -> tuple[Classifier, dict[str, Any]]:  # fmt: skip
+    """A small classifier, or the one that an earlier call trained or began."""
+    from truecue.errors import RunMismatch
+    from truecue.small_model import train_small
 
-    return api.train(
-        ERM().override(plan), splits, out=folder, seed=seed, arch=arch, baseline=False,
-        device=compute, fresh=fresh, quiet=quiet, facts=facts,
-    ).net  # fmt: skip
+    audit = folder.parent
+    if (audit / "run.toml").is_file() and not (folder / "run.toml").is_file() and not fresh:
+        raise RunMismatch(
+            f"{audit} holds an audit of a model that was given, and now none is: give it with"
+            " --model, name another folder with --out, or --fresh to start over"
+        )
+
+    def tell(text: str) -> None:
+        if not quiet:
+            typer.echo(f"{text}.", err=True)
+
+    return train_small(
+        splits, folder, plan=plan, arch=arch, seed=seed, device=compute, facts=facts, fresh=fresh,
+        quiet=quiet, tell=tell,
+    )  # fmt: skip
 
 
 def _show(asked: Audited) -> None:
@@ -365,7 +386,9 @@ def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:
                 f"Candidate, {cue['name']}: {cue['why']}. A person has to look at its images.",
                 soft_wrap=True, markup=False,
             )  # fmt: skip
-    if not loud:
+    for note in cues["notes"] if not cues["cues"] else ():
+        console.print(f"Cues were not asked about: {note}.", soft_wrap=True, markup=False)
+    if cues["cues"] and not loud:
         console.print(
             f"Cues that should not matter: no alarm among {len(cues['cues'])}"
             f" (false-discovery rate {cues['level']:g}). That is no proof that there is none.",

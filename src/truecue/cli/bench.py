@@ -158,17 +158,26 @@ def plot(
     metric: Metric = None,
     root: o.Root = None,
 ) -> None:
-    """Pictures (SVG): accuracy against bias ratio, rule against rule, methods by suites."""
+    """Pictures (SVG): accuracy against bias ratio, rule against rule, methods by suites, sweep."""
     from truecue.atomic import atomic
     from truecue.bench import table as t
     from truecue.bench.plan import cells
     from truecue.bench.plots import pictures
     from truecue.bench.rules import compare_rules
+    from truecue.bench.sweep import guess_cells, judge, sweep_cells
+    from truecue.errors import ConfigError
 
     bench, store = _open(file, out)
     wanted, shown = cells(bench, root), _metric(metric, bench)
-    choices = compare_rules(bench, wanted, store, shown)
-    made = pictures(bench, wanted, t.rows(bench, wanted, store), choices, shown)
+    rows, trials = t.rows(bench, wanted, store), []
+    if bench.sweep is not None:
+        shows = bench.override({"metric": shown})
+        trials = judge(shows, sweep_cells(bench, root), guess_cells(bench, root), store)
+    some, tried = any(row.seeds for row in rows), any(trial.test.n for trial in trials)
+    if not some and not tried:
+        raise ConfigError("there is no result yet; `truecue bench run` comes first")
+    choices = compare_rules(bench, wanted, store, shown) if some else []
+    made = pictures(bench, wanted, rows, choices, shown, trials)
     for name, picture in made.items():
         with atomic(folder / f"{name}.svg") as temporary:
             temporary.write_bytes(picture)

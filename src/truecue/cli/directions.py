@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from truecue.data.sets import ImageSet
     from truecue.directions.directions import Directions
+    from truecue.directions.search import Index
     from truecue.engine.device import Device
     from truecue.nets.generator import Generator
 
@@ -58,10 +59,14 @@ def find(
     by: Annotated[
         str,
         typer.Option(
-            "--by", help="sefa, sefa-raw, ganspace, jacobian, random, or voynov (trained)."
+            "--by",
+            help="sefa, sefa-raw, ganspace, jacobian, random, voynov (trained), or a function of"
+            " one's own that measures images: file.py:function.",
         ),
     ] = "sefa",
-    k: Annotated[int, typer.Option("--k", min=1, help="Directions.")] = 10,
+    k: Annotated[
+        int, typer.Option("--k", min=1, help="Directions; a function says itself how many.")
+    ] = 10,
     sets: o.Sets = None,
     seed: Draws = 0,
     fresh: Annotated[
@@ -75,12 +80,16 @@ def find(
     """Find directions; writes directions.safetensors and directions.json.
 
     SeFa, GANSpace and Jacobians need no training. 'voynov' trains directions that a network can
-    tell apart; its settings are given by --set, and cut off, it goes on where it was.
+    tell apart; its settings are given by --set, and cut off, it goes on where it was. A function
+    takes images, uint8 [n, c, h, w], and returns values by name, {"name": tensor [n]}: there is a
+    direction for each, along which the value rises fastest.
     """
     from truecue.config import parse_assignments
     from truecue.directions.discover import Discover, discover
     from truecue.directions.find import find_directions
+    from truecue.directions.measured import measured_directions
     from truecue.errors import ConfigError
+    from truecue.nets.load_generator import load_function
 
     changes = parse_assignments(sets or [])
     made, compute = _open(generator, root, device, threads)
@@ -95,7 +104,10 @@ def find(
     else:
         if changes:
             raise ConfigError(f"'{by}' has no settings; --set is for --by voynov")
-        result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
+        if ":" in by:
+            result = measured_directions(made, load_function(by), seed=seed)
+        else:
+            result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
     result.save(out)
     if not quiet:
         for name, strength in zip(result.names, result.strengths, strict=False):
@@ -147,7 +159,7 @@ def refine(
     if not compute.first:
         return
     found.directions.save(out)
-    save_scorer(found.scorer, out, {"names": list(found.directions.names)})
+    save_scorer(found.scorer, out)
     best_first = found.measured.accuracy.argsort(descending=True, stable=True)
     said = [f"{a:.0%} ordered" for a in found.measured.accuracy[best_first].tolist()]
     first, second = (
@@ -182,7 +194,12 @@ def traverse(
     threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
-    """Show what each direction does to images; writes index.html, traversal.json and pictures."""
+    """Show what each direction does to images; writes index.html, traversal.json and pictures.
+
+    Refined directions come in order of how often the scorer orders pairs along them rightly.
+    """
+    import torch
+
     from truecue.directions.directions import check_fit, load_directions
     from truecue.directions.traverse import effects
     from truecue.report.directions import write_traversal
@@ -190,14 +207,23 @@ def traverse(
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
     check_fit(found, made)
+    order = torch.arange(len(found))
+    if found.ranked_right:
+        order = torch.tensor(found.ranked_right).argsort(descending=True, stable=True)
+    found = found.select(order)
     change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
-    known = [f", strength {s:.3g}" for s in found.strengths] or [""] * len(found)
-    said = [
-        f"change {c:.2f}{strength}" if seen else "invisible"
-        for c, seen, strength in zip(change.tolist(), visible.tolist(), known, strict=True)
-    ]
+    said = []
+    for i, k in enumerate(order.tolist()):
+        known = [] if found.names[i] == str(k) else [f"number {k}"]
+        if found.ranked_right:
+            known.append(f"{found.ranked_right[i]:.0%} ordered")
+        known.append(f"change {change[i]:.2f}" if visible[i] else "invisible")
+        if found.strengths:
+            known.append(f"strength {found.strengths[i]:.3g}")
+        said.append(", ".join(known))
     shown = _traversal(made, found, step, columns, starts, seed, said)
-    values = {"change": change.tolist(), "visible": visible.tolist(), **found.to_dict()}
+    values = {"index": order.tolist(), "change": change.tolist(), "visible": visible.tolist(),
+              **found.to_dict()}  # fmt: skip
     facts = _facts(made, found, compute, seed) | {"step": step}
     page = write_traversal(shown, out, facts, values)
     if not quiet:
@@ -236,9 +262,8 @@ def score(
 
     images = _images(data, part, sets, seed, root, quiet=quiet)
     net, compute = load_scorer(scorer), o.open_device(device, threads=threads)
-    names = net.spec.get("extra", {}).get("names", [])
     with counter("scoring", quiet=quiet) as tell:
-        index = searching.score(net.to(compute.device), images, compute, names, tell)
+        index = searching.score(net.to(compute.device), images, compute, progress=tell)
     order = index.scores.argsort(dim=0, stable=True)[:, :20]
     n = min(5, len(order) // 2)
     ends = torch.cat([order[:n], order[len(order) - n :]]).T
@@ -246,7 +271,9 @@ def score(
     columns = [*(["lowest"] * n), *(["highest"] * n)]
     index.save(out)
     with atomic(out / "extremes.png") as temporary:
-        temporary.write_bytes(sheet(pictures, index.names[:20], columns))
+        rows = [f"{n} (chance)" if n in index.guessed else n for n in index.names[:20]]
+        temporary.write_bytes(sheet(pictures, rows, columns))
+    _warn(index)
     if not quiet:
         typer.echo(f"{len(index.scores):,} images scored: {out}")
 
@@ -265,7 +292,10 @@ def search(
         ),
     ] = None,
     by: Annotated[
-        list[str] | None, typer.Option("--by", help="Name of a direction; default: all.")
+        list[str] | None,
+        typer.Option(
+            "--by", help="Name of a direction; default: all that the scorer does not just guess."
+        ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Images to find, query included.")] = 6,
     out: Annotated[
@@ -275,6 +305,7 @@ def search(
     sets: o.Sets = None,
     seed: o.Seed = 0,
     root: o.Root = None,
+    threads: o.Threads = None,
     quiet: o.Quiet = False,
 ) -> None:
     """Find images that are alike by some directions; writes search.json and search.png.
@@ -288,6 +319,7 @@ def search(
     from truecue.errors import DataError
     from truecue.report.sheet import sheet
 
+    compute = o.open_device("cpu", threads=threads)
     known = searching.load_index(index)
     images = _images(data, part, sets, seed, root, quiet=quiet)
     if len(images) != len(known.scores):
@@ -295,17 +327,22 @@ def search(
             f"the index has scores of {len(known.scores):,} images, and the {part} images are"
             f" {len(images):,}; give the data and part that it was made of"
         )
-    out, names = out or index, by or list(known.names)
+    out = out or index
+    names = by or list(known.known() if query else known.names)
     columns = known.columns(names)
+    _warn(known)
     if not query:
         few = len(images) <= MOST_PIXELS
-        pixels = searching.small_pixels(images, o.open_device("cpu")) if few else None
+        pixels = searching.small_pixels(images, compute) if few else None
         told = searching.by_class(known, columns, images.y, pixels, seed)
         _write(out / "search.json", told)
         if not quiet:
             for row in told["directions"]:
-                typer.echo(f"{row['name']:>8}  precision at 5 {row['precision']:.3f},"
-                           f" average precision {row['average_precision']:.3f}")  # fmt: skip
+                typer.echo(
+                    f"{row['name']:>8}  precision at 5 {row['precision']:.3f}, average precision"
+                    f" {row['average_precision']:.3f}"
+                    f"{' (the scorer is at chance)' if row['at_chance'] else ''}"
+                )
             typer.echo(f"A random order: {told['chance']:.3f}")
         return
     if max(query) >= len(images):
@@ -352,12 +389,14 @@ def metrics(
 
     An encoder learns, from generated images, where codes lie along the directions; its codes of all
     images on the grid of factors are held against the factors: BetaVAE, FactorVAE, MIG, DCI, SAP.
-    Writes metrics.json. Settings of the encoder by --set, e.g. --set epochs=10.
+    Writes metrics.html with a map of which direction follows which factor, and metrics.json.
+    Settings of the encoder by --set, e.g. --set epochs=10.
     """
     from truecue.config import parse_assignments
     from truecue.directions.directions import load_directions
     from truecue.directions.encode import Encode
     from truecue.directions.known import known_factors
+    from truecue.report.factors import write_factors
 
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
@@ -365,11 +404,19 @@ def metrics(
     told = known_factors(
         made, found, compute, settings, votes=votes, seed=seed, out=out, quiet=quiet
     )
-    _write(out / "metrics.json", told | {"about": _facts(made, found, compute, seed)})
+    page = write_factors(told, out, _facts(made, found, compute, seed))
     if not quiet:
         for name, value in told["metrics"].items():
             typer.echo(f"{name:22} {value:.3f}")
-        typer.echo(f"Numbers: {out / 'metrics.json'}")
+        typer.echo(f"Page: {page}")
+
+
+def _warn(index: Index) -> None:
+    """Say which scores mean nothing."""
+    from truecue.directions.judge import warning_of
+
+    if line := warning_of(index.guessed, len(index.names)):
+        typer.echo(f"Warning: {line}.", err=True)
 
 
 def _open(

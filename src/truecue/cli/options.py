@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from truecue.data.sets import Splits
     from truecue.data.suites.base import Suite
     from truecue.engine.device import Device
+    from truecue.nets.classifier import Classifier
     from truecue.nets.pretrained import Pretrained
 
 Data = Annotated[
@@ -150,6 +151,42 @@ def open_device(
         precision=precision,  # type: ignore[arg-type]
         deterministic=deterministic,
     )
+
+
+def suite_of_model(
+    data: str, given: Mapping[str, Any], model: Path, net: Classifier
+) -> tuple[Suite, int]:
+    """The suite that DATA names, as a model's training saw it, and the seed of its splits.
+
+    A run that was trained on DATA lends its settings; what is given goes before them. Images of the
+    user's own get the model's size.
+
+    Args:
+        data: DATA.
+        given: settings of the data, from the command line.
+        model: a run's folder, or a file.
+        net: the model that is there.
+    """
+    suite, seed = open_suite(data, {}), int(net.spec.get("extra", {}).get("seed", 0))
+    asked = asked_of(model)
+    if asked.get("data") == Path(data).name:
+        known = type(suite).model_fields.keys() - {"root", "table"}  # where they are says DATA
+        lent = {k: v for k, v in asked.get("data_settings", {}).items() if k in known}
+        suite, seed = suite.override(lent), int(asked.get("seed", 0))
+    return in_model_size(suite, given, net.spec["size"]).override(given), seed
+
+
+def asked_of(model: Path) -> dict[str, Any]:
+    """What the run of a model was asked for; empty where that is not known.
+
+    Args:
+        model: a run's folder, or a file in it.
+    """
+    from truecue.config import read_toml
+
+    home = (model if model.is_dir() else model.parent) / "run.toml"
+    asked: dict[str, Any] = read_toml(home).get("asked", {}) if home.is_file() else {}
+    return asked
 
 
 def in_model_size(suite: Suite, given: Mapping[str, Any], size: int) -> Suite:

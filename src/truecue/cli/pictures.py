@@ -61,9 +61,8 @@ def bias(
         float | None,
         typer.Option(
             "--factor",
-            min=0.1,
-            help="How far the longer move goes, in smallest moves; with --model, at most. Default:"
-            " 2, with --model 6.",
+            help="How far the longer move goes, in smallest moves, above 1; with --model, at most."
+            " Default: 2, with --model 6.",
         ),
     ] = None,
     steps: Annotated[
@@ -95,14 +94,14 @@ def bias(
     goes on where it was.
 
     Writes index.html, bias.json and an image file of each picture. The images of a run are its own,
-    loaded again with its settings and seed, unless --data names others.
+    loaded again with its settings and seed, unless --data names others. A model whose run was
+    trained on DATA is shown them with the run's settings of the data; --set goes before.
     """
+    from truecue.audit.bias import check_factor
     from truecue.config import parse_assignments
-    from truecue.errors import ConfigError
     from truecue.report.bias import headline
 
-    if factor == 1:
-        raise ConfigError("--factor 1 is the smallest move, which is shown in any case")
+    check_factor(factor)
     own, changes = o.divide(parse_assignments(sets or []))
     choices = {"seed": seed, "target": target, "steps": steps, "factor": factor}
     if model is None:
@@ -212,12 +211,10 @@ def _of_model(
     from truecue.nets.classifier import load_classifier
 
     net = load_classifier(model)
-    suite = o.open_suite(data, changes)
+    suite, seed = o.suite_of_model(data, changes, model, net)  # the seed of the model's splits
     o.check_names(own, BiasHalf, suite)
     settings = BiasHalf().override(own)
-    suite = o.in_model_size(suite, changes, net.spec["size"])
     home = model.parent / f"bias-{model.stem}" if model.is_file() else model / "bias-model"
-    seed = int(net.spec.get("extra", {}).get("seed", 0))  # of the splits that it was trained on
     shown = show_bias(
         net, o.load(suite, root, seed, quiet=quiet), out=out or home, settings=settings,
         device=compute, quiet=quiet, facts=o.facts(data, suite) | {"model": str(model)}, **choices,

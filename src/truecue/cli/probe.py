@@ -11,6 +11,10 @@ from truecue.cli import directions as d
 from truecue.cli import options as o
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
     from truecue.data.sets import Splits
     from truecue.directions.directions import Directions
     from truecue.directions.probe import Probe
@@ -39,7 +43,16 @@ def probe(
         typer.Option(
             "--data",
             help="What the classifier was trained on: a suite or a path. Cues are then held"
-            " against real images by the scorer that 'refine' wrote beside the directions.",
+            " against real images, by --measure, or by the scorer that 'refine' wrote beside the"
+            " directions.",
+        ),
+    ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            "--measure",
+            help="Rank real images by what this function measures, file.py:function: the one that"
+            " the directions were found by.",
         ),
     ] = None,
     part: Annotated[
@@ -50,7 +63,7 @@ def probe(
     n: Annotated[int, typer.Option("--n", min=2, help="Codes to begin from.")] = 64,
     null: Annotated[
         int, typer.Option("--null", min=100, help="Random directions to compare with.")
-    ] = 200,
+    ] = 400,
     k: Annotated[
         int | None,
         typer.Option("--k", min=1, help="Real images in each end; default: a fifth of a class."),
@@ -64,17 +77,21 @@ def probe(
 ) -> None:  # fmt: skip
     """Watch a classifier while images move along each direction; writes index.html and probe.json.
 
-    Margins of all classes are followed over the steps, divided by how much the image changes, and
-    compared with random directions. What stands out is held against real images, if --data is
-    given: their scores rank each class, and accuracy at the two ends is compared. The splits of
-    DATA are those of the classifier's training; its settings are given by --set data.NAME=VALUE.
+    How far logits travel, for the same way of the image, is compared with random directions. All
+    directions are held against real images, if --data is given: their scores, or what --measure
+    gives, rank each class, and accuracy at the two ends is compared. The splits of DATA are those
+    of the classifier's training; its settings are given by --set data.NAME=VALUE.
     """
     from truecue.directions.directions import check_fit, load_directions
     from truecue.directions.probe import probe_classifier
     from truecue.directions.view import ClassifierView
     from truecue.engine.progress import counter
+    from truecue.errors import ConfigError
     from truecue.nets.classifier import load_classifier
     from truecue.report.probe_page import write_probe
+
+    if measure is not None and data is None:
+        raise ConfigError("--measure ranks real images; say which ones by --data")
 
     made, compute = d._open(generator, root, device, threads)
     found = load_directions(chosen)
@@ -82,20 +99,28 @@ def probe(
     net = load_classifier(model)
     see = ClassifierView(net.to(compute.device), made(made.codes(1, 0, "shape")).shape[1:])
     given = None if data is None else _given(data, net, sets, root, quiet=quiet)
-    scorer = None if given is None else _scorer(chosen, found)
+    score, guesses = None, ""
+    if given is not None:
+        score, guesses = _score(chosen, found, measure, made, compute)
     with counter("probing", quiet=quiet, of="directions") as tell:
         probed = probe_classifier(
             made, found, see, reach=step, n=n, columns=columns, null=null, seed=seed, progress=tell
         )
     real = None
     if given is not None:
-        real = _held_against(probed, made, found, see, given, part, scorer, compute, k, seed,
-                             quiet=quiet)  # fmt: skip
+        real = _held_against(probed, made, found, see, given, part, score, guesses, compute, k,
+                             seed, quiet=quiet)  # fmt: skip
     classes = net.spec.get("extra", {}).get("classes") or list(map(str, range(net.n_classes)))
-    facts = d._facts(made, found, compute, seed) | {"model": str(model), "data": data}
+    facts = d._facts(made, found, compute, seed) | {
+        "model": str(model),
+        "data": data,
+        "measure": measure,
+    }
     page = write_probe(probed, made, found, see, classes, real, out, facts)
     if not quiet:
-        _tell(probed, found, classes, real)
+        _tell(probed, found, real)
+        if guesses:
+            typer.echo(f"Warning: {guesses}.", err=True)
         typer.echo(f"Page: {page}")
 
 
@@ -197,44 +222,68 @@ def _given(
     return splits
 
 
-def _scorer(folder: Path, found: Directions) -> Any:
-    """The scorer beside the directions."""
+def _score(
+    folder: Path, found: Directions, measure: str | None, generator: Generator, device: Device
+) -> tuple[Callable[[Tensor], Tensor], str]:
+    """What gives images [b, c, h, w] a number for each direction: a measure, or the scorer.
+
+    Also a warning (without a full stop), empty where there is none.
+    """
+    from truecue.directions.judge import guessed, warning_of
+    from truecue.directions.measured import values_of
     from truecue.errors import DataError
+    from truecue.nets.generator import as_uint8
+    from truecue.nets.load_generator import load_function
     from truecue.nets.scorer import load_scorer
 
+    if measure is not None:
+        function = load_function(measure)
+        names, _ = values_of(function, as_uint8(generator(generator.codes(2, 0, "shape"))))
+        if names != found.names:
+            raise DataError(
+                f"{measure} measures {', '.join(names)}; the directions are"
+                f" {', '.join(found.names)}"
+            )
+
+        def measured(images: Tensor) -> Tensor:
+            return values_of(function, images)[1]
+
+        return measured, ""
     home = folder if folder.is_dir() else folder.parent
     if not (home / "scorer.safetensors").is_file():
         raise DataError(
             f"{home} holds no scorer to rank real images by; 'truecue directions refine' trains"
-            " one (with --set map=random the directions stay as they are)"
+            " one (with --set map=random the directions stay as they are), and --measure does"
+            " without"
         )
     scorer = load_scorer(home)
     if scorer.k != len(found):
         raise DataError(
             f"the scorer in {home} knows {scorer.k} directions, and there are {len(found)}"
         )
-    return scorer
+    return scorer.to(device.device).score, warning_of(guessed(scorer), scorer.k)
 
 
 def _held_against(
     probed: Probe, generator: Generator, found: Directions, see: ClassifierView, data: Splits,
-    part: str, scorer: Any, device: Device, k: int | None, seed: int, *, quiet: bool,
+    part: str, score: Any, guesses: str, device: Device, k: int | None, seed: int, *, quiet: bool,
 ) -> Real:  # fmt: skip
     from truecue.directions import confirm as held
     from truecue.directions.directions import unit
-    from truecue.directions.search import generated, score
-    from truecue.engine.evaluate import predictions
+    from truecue.directions.search import generated
+    from truecue.engine.evaluate import apply, predictions
     from truecue.engine.progress import counter
-    from truecue.errors import ConfigError
+    from truecue.errors import ConfigError, DataError
     from truecue.report.probe_page import Real
 
     parts = data.parts()
     if part not in parts:
         raise ConfigError(f"there are no {part} images; there are {', '.join(parts)}")
     images = parts[part]
-    scorer.to(device.device)
+    if images.encoded:
+        raise DataError("directions change images; these are a frozen encoder's features")
     with counter("scoring", quiet=quiet) as tell:
-        scores = score(scorer, images, device, found.names, tell).scores
+        scores = apply(score, images, device, batch=250, progress=tell)
     pred = predictions(see.net, images, device)
     return Real(
         images,
@@ -242,15 +291,16 @@ def _held_against(
         pred,
         scores,
         held.confirm(probed, scores, images.y, pred == images.y, k, seed=seed),
-        held.drift(scores, generated(scorer, generator, seed=seed)),
+        held.drift(scores, generated(score, generator, seed=seed)),
         held.nearest(probed, generator, unit(found.matrix), see, data.train, images, device,
                      seed=seed),
+        guesses,
     )  # fmt: skip
 
 
-def _tell(probed: Probe, found: Directions, classes: list[str], real: Real | None) -> None:
+def _tell(probed: Probe, found: Directions, real: Real | None) -> None:
     from truecue.report.probe_page import headline, sentence
 
     for i in range(len(found)):
-        typer.echo(sentence(i, probed, found.names, classes, real))
+        typer.echo(sentence(i, probed, found.names, real))
     typer.echo(f"{headline(probed, real)[0]}.")

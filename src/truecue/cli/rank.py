@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 def rank(
     models: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            metavar="MODEL", help="Runs' folders or .safetensors files, one or more; then DATA."
+            metavar="MODEL",
+            show_default=False,
+            help="Runs' folders or .safetensors files, one or more; then DATA.",
         ),
-    ],
+    ] = None,
+    *,
     data: o.Data,
     out: o.Out = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "train",
@@ -52,6 +55,8 @@ def rank(
     from truecue.report.parts import circumstances
     from truecue.report.rank_page import headline, write_rank_page
 
+    models = models or []
+    _check(models, data)
     own, given = o.divide(parse_assignments(sets or []))
     if own:
         raise ConfigError(
@@ -80,6 +85,24 @@ def rank(
         typer.echo(f"Page: {page}")
 
 
+def _check(models: list[Path], data: str) -> None:
+    """Refuse a command that lacks DATA or MODEL; the last argument was taken for DATA."""
+    from truecue.errors import ConfigError
+
+    last = Path(data)
+    if last.suffix == ".safetensors" or (last / "model.safetensors").is_file():
+        given = " ".join(map(str, (*models, data)))
+        raise ConfigError(
+            f"DATA is missing: '{data}' is a model. Give the images last: truecue rank {given}"
+            f" {o.asked_of(last).get('data') or 'DATA'}"
+        )
+    if not models:
+        raise ConfigError(
+            "MODEL is missing. Give a run's folder or a .safetensors file before DATA: truecue rank"
+            f" MODEL {data}"
+        )
+
+
 def names(paths: list[Path]) -> list[str]:
     """Names that tell paths apart: their last parts, as many as it takes."""
     for parts in range(1, max(len(path.parts) for path in paths) + 1):
@@ -94,22 +117,8 @@ def _data(
     root: Path | None, loaded: dict[str, Splits], *, quiet: bool,
 ) -> Splits:  # fmt: skip
     """The images that a model is looked at with; the same settings are loaded once."""
-    from truecue.config import read_toml
-    from truecue.data.suites.folder import Folder
-
-    settings: dict[str, Any] = {}
-    asked_seed = net.spec.get("extra", {}).get("seed", 0)
-    home = (path if path.is_dir() else path.parent) / "run.toml"
-    if home.is_file():
-        asked = read_toml(home).get("asked", {})
-        if asked.get("data") == Path(data).name:
-            settings, asked_seed = asked.get("data_settings", {}), asked.get("seed", 0)
-    suite = o.open_suite(data, {})
-    suite = suite.override({k: v for k, v in settings.items() if k in type(suite).model_fields})
-    if isinstance(suite, Folder) and not settings:
-        suite = suite.override({"size": net.spec["size"]})
-    suite = suite.override(given)
-    chosen = int(asked_seed) if seed is None else seed
+    suite, own_seed = o.suite_of_model(data, given, path, net)
+    chosen = own_seed if seed is None else seed
     key = f"{suite.to_toml()} {chosen}"
     if key not in loaded:
         loaded[key] = o.load(suite, root, chosen, quiet=quiet)
@@ -121,7 +130,7 @@ def _show(numbers: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from truecue.report.rank_page import COLUMNS, rows
+    from truecue.report.rank_page import rows
 
     centred = "centred" if numbers["center"] else "not centred"
     table = Table(
@@ -130,10 +139,23 @@ def _show(numbers: dict[str, Any]) -> None:
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    cells = list(zip(COLUMNS, zip(*rows(numbers), strict=True), strict=True))
+    cells = list(zip(HEADS, zip(*rows(numbers), strict=True), strict=True))
     kept = [(name, column) for name, column in cells if set(column) != {"–"}]
     for k, (name, _) in enumerate(kept):
-        table.add_column(name.replace(" ", "\n", 1), justify="right" if k else "left")
+        if k:
+            table.add_column(name, justify="right", no_wrap=True)
+        else:
+            table.add_column(name, overflow="fold")  # names differ at their ends, too
     for row in zip(*(column for _, column in kept), strict=True):
         table.add_row(*row)
+    if any("confl." in name for name, _ in kept):
+        table.caption = "Share of conflicting training images; accuracy on test images."
+        table.caption_justify = "left"
     Console(highlight=False).print(table)
+
+
+HEADS = (
+    "model", "H", "exp(H)", "features", "L_reg", "confl.\nshare", "strength",
+    "acc.,\naligned", "acc.,\nconfl.",
+)  # fmt: skip
+"""Of a terminal's table, which must fit into 80 columns."""

@@ -53,6 +53,9 @@ def repair(
         ),
     ] = None,
     root: o.Root = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Remove what an earlier repair has left in the folder.")
+    ] = False,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print repair.json.")] = False,
@@ -63,7 +66,8 @@ def repair(
     Tunes the last layer on the training images of each class that show its spurious features
     least, and keeps the epoch with the smallest gap that keeps the accuracy. Random and error
     tuning on as many images show what tuning alone does. Writes a model for each, repair.json and
-    repair.html. The images are the audit's own, loaded again with its settings and seed.
+    repair.html. Repairs by other methods that are there already stay, to compare with. The images
+    are the audit's own, loaded again with its settings and seed.
     """
     from truecue.audit.audit import Audit
     from truecue.config import parse_assignments
@@ -81,7 +85,7 @@ def repair(
     told = repair_audit(
         audit, splits, methods=method or DEFAULT, settings=settings,
         seeds=range(seed, seed + seeds), out=out, device=compute, facts=facts, about=about,
-        quiet=quiet or as_json,
+        fresh=fresh, quiet=quiet or as_json,
     )  # fmt: skip
     page = write_repair_page(told, out or folder / "repair")
     if as_json:

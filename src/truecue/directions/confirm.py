@@ -41,7 +41,7 @@ class RealGap(NamedTuple):
     q: float
     """Of `gap.p`, over all pairs of direction and class."""
     flagged: bool
-    """Whether the classifier follows the direction more than random ones, see `Probe.flagged`."""
+    """Whether the direction moves the classifier more than random ones, see `Probe.flagged`."""
     low: list[int]
     """Positions of the images of the low end, ascending by score."""
     high: list[int]
@@ -85,7 +85,8 @@ def confirm(
 
     Args:
         found: what the classifier does along directions.
-        scores: float [n, k], a scorer's, of images that the classifier was not trained on.
+        scores: float [n, k], a scorer's or measured ones, of images that the classifier was not
+            trained on.
         y: int64 [n], their classes.
         right: bool [n], whether the classifier is right.
         k: images in each end; None: a fifth of the class.
@@ -97,7 +98,7 @@ def confirm(
 
     Source: the gap is that of Moayeri et al. 2023, section 4.
     """
-    directions, classes = found.q.shape
+    directions, classes = found.class_q.shape
     if scores.shape != (len(y), directions):
         raise DataError(
             f"there are {directions} directions and {len(y)} images; their scores must be"
@@ -109,8 +110,7 @@ def confirm(
         ranking = rank(scores[:, d].double() * signs[d][y], y, classes)
         by_class = spurious_gap(right, ranking, k, seed=seed).by_class
         gaps += [
-            _real(d, c, int(signs[d, c]), gap, flagged[d][c], ranking)
-            for c, gap in by_class.items()
+            _real(d, c, int(signs[d, c]), gap, flagged[d], ranking) for c, gap in by_class.items()
         ]
         if by_class:
             drawn = null_gap(right, ranking, k, draws=draws, seed=derive(seed, "orders", d) % 2**32)

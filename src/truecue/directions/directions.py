@@ -35,11 +35,14 @@ class Directions:
     names: tuple[str, ...] = ()
     """What each changes, where somebody has said so; left out: numbers from 0 on."""
     strengths: tuple[float, ...] = ()
-    """What the finder ordered them by (eigenvalue, variance, accuracy); empty where nothing."""
+    """What the finder ordered them by (eigenvalue, variance, accuracy); empty where nothing. Of
+    refined directions, that of what each began as."""
     space: str = "z"
     """Where they live: "z" or "w"."""
     generator: str = ""
     """The generator's digest."""
+    ranked_right: tuple[float, ...] = ()
+    """Share of pairs that a scorer orders rightly along each; empty before refining."""
 
     def __post_init__(self) -> None:
         matrix = self.matrix
@@ -50,7 +53,8 @@ class Directions:
         object.__setattr__(self, "matrix", matrix.detach().float().cpu().contiguous())
         names = self.names or tuple(str(k) for k in range(len(matrix)))
         object.__setattr__(self, "names", names)
-        for what, values in (("names", self.names), ("strengths", self.strengths)):
+        for what in ("names", "strengths", "ranked_right"):
+            values = getattr(self, what)
             if values and len(values) != len(matrix):
                 raise DataError(f"there are {len(matrix)} directions and {len(values)} {what}")
 
@@ -72,6 +76,7 @@ class Directions:
             tuple(self.strengths[k] for k in chosen) if self.strengths else (),
             self.space,
             self.generator,
+            tuple(self.ranked_right[k] for k in chosen) if self.ranked_right else (),
         )
 
     def digest(self) -> str:
@@ -86,6 +91,7 @@ class Directions:
             "dim": self.dim,
             "names": list(self.names),
             "strengths": list(self.strengths),
+            "ranked_right": list(self.ranked_right),
             "space": self.space,
             "generator": self.generator,
         }
@@ -131,6 +137,7 @@ def load_directions(path: Path) -> Directions:
         tuple(map(float, said.get("strengths", ()))),
         str(said.get("space", "z")),
         str(said.get("generator", "")),
+        tuple(map(float, said.get("ranked_right", ()))),
     )
 
 

@@ -45,7 +45,7 @@ class Discover(Config):
     retraction: Retraction = "qr"
     """How `ortho` makes directions orthonormal again."""
     reconstructor: ReconstructorName = "resnet18"
-    """Its network; `lenet` is for small images, of at least 32 pixels."""
+    """Its network; `lenet` is for small images."""
     largest: PositiveFloat = 6.0
     """Steps are drawn from [-largest, largest]; those nearer to 0 than 0.5 become 0.5."""
     weight: NonNegativeFloat = 0.25
@@ -172,6 +172,15 @@ def discover(
     generator.to(device.device)
     check_generator(generator, seed)
     digest = generator.digest()
+
+    def new_map() -> DirectionMap:
+        rng = torch.Generator().manual_seed(derive(seed, STAGE, "map"))
+        return make_map(
+            settings.map, settings.k, generator.dim, rng=rng, retraction=settings.retraction
+        )
+
+    new_map()  # what cannot be is refused before anything is written
+    source = ShiftSource(generator, settings, seed, device)
     if out is not None and device.first:
         asked = {"discover": settings.to_dict(), "generator": digest, "seed": seed}
         claim(out, asked, {}, runs=[STAGE], fresh=fresh)
@@ -180,16 +189,12 @@ def discover(
     channels = generator.render(generator.codes(1, seed, "shape")).shape[1]
 
     def make() -> Discovery:
-        rng = torch.Generator().manual_seed(derive(seed, STAGE, "map"))
-        directions = make_map(
-            settings.map, settings.k, generator.dim, rng=rng, retraction=settings.retraction
-        )
         reconstructor = Reconstructor(settings.reconstructor, channels, settings.k)
-        return Discovery(generator, reconstructor, directions, settings.weight)
+        return Discovery(generator, reconstructor, new_map(), settings.weight)
 
     plan = Plan(epochs=1, batch_size=settings.images, optimizer=Adam(lr=settings.lr))
     with torch.random.fork_rng():
-        trained = run.train(STAGE, make, ShiftSource(generator, settings, seed, device), plan)
+        trained = run.train(STAGE, make, source, plan)
         own, total = judge(trained, generator, settings, seed, device)
     rows = trained.map.matrix()
     made = Directions(

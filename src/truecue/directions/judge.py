@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from truecue.directions.maps import DirectionMap
 from truecue.directions.traverse import Effects, effects
 from truecue.losses.ordering import moved_further, ranked_right
 from truecue.nets.generator import Generator
+from truecue.nets.scorer import Scorer
 from truecue.seeds import derive
 
 JUDGED = 1024
@@ -64,9 +66,35 @@ def measure(
     return Measured(right / pairs, found, pairs)
 
 
-def at_chance(measured: Measured) -> Tensor:
+def at_chance(accuracy: Tensor, pairs: int) -> Tensor:
     """Directions [k] whose accuracy lies within three standard errors of 0.5."""
-    return measured.accuracy < 0.5 + 3 * 0.5 / math.sqrt(measured.pairs)
+    return accuracy < 0.5 + 3 * 0.5 / math.sqrt(pairs)
+
+
+def guessed(scorer: Scorer) -> tuple[str, ...]:
+    """Names of the directions that a scorer only guesses, by what `refine` wrote on its card."""
+    told = scorer.spec.get("extra", {})
+    if "ranked_right" not in told:
+        return ()
+    chance = at_chance(torch.tensor(told["ranked_right"]), int(told["pairs"])).tolist()
+    return tuple(str(n) for n, guess in zip(told["names"], chance, strict=True) if guess)
+
+
+def warning_of(guessed: Sequence[str], k: int) -> str:
+    """What a reader of scores must know (without a full stop); empty where all is well.
+
+    Args:
+        guessed: names of the directions that the scorer only guesses.
+        k: directions in all.
+    """
+    if not guessed:
+        return ""
+    if len(guessed) == k:
+        return (
+            "The scorer is at chance for every direction: its scores mean nothing. Refine for more"
+            " steps, or with a larger step or learning rate"
+        )
+    return f"The scorer is at chance for: {', '.join(guessed)}. These scores mean nothing"
 
 
 def warnings_of(directions: Directions, measured: Measured, reach: float) -> list[str]:
@@ -81,7 +109,7 @@ def warnings_of(directions: Directions, measured: Measured, reach: float) -> lis
         )
     elif hidden:
         said.append(f"Invisible, no pixel changes by half a grey level: {', '.join(hidden)}")
-    chance = at_chance(measured)
+    chance = at_chance(measured.accuracy, measured.pairs)
     if bool(chance.all()):
         said.append(
             f"The scorer is at chance for every direction (best {measured.accuracy.max():.1%} of"

@@ -41,6 +41,10 @@ class Moves(NamedTuple):
     stays the same."""
     flips: Tensor
     """float64 [k], share of codes whose predicted class differs between the two ends."""
+    travel: Tensor
+    """float64 [k], length of the way that logits go from step to step, over that of the image's
+    way, both summed over codes; see `probe_classifier`. nan for a direction without visible
+    effect."""
     change: Tensor
     """float64 [k], root of the mean squared change of a pixel of images in [0, 1] between the two
     ends; mean over codes. As `Effects.change`."""
@@ -59,22 +63,32 @@ class Probe(NamedTuple):
     null: Moves
     """Of random unit directions."""
     steps: list[float]
+    p: Tensor
+    """float64 [k], share of random directions along which the classifier travels as far for the
+    same way of the image, this one counted in; nan for a direction without visible effect."""
+    q: Tensor
+    """float64 [k], Benjamini and Hochberg's, over all directions."""
     per_change: Tensor
-    """float64 [k, c], change of the margin over all steps, divided by the image's change; nan for
-    a direction without visible effect."""
+    """float64 [k, c], change of the margin over all steps, divided by the image's change; nan as
+    `p`."""
     null_per_change: Tensor
     """float64 [r, c], of the random directions that have a visible effect."""
-    p: Tensor
+    class_p: Tensor
     """float64 [k, c], see `chance`; nan where `per_change` is."""
-    q: Tensor
+    class_q: Tensor
     """float64 [k, c], Benjamini and Hochberg's, over all directions and classes."""
     codes: Tensor
     """float [n, d], where movements begin."""
 
     @property
     def flagged(self) -> Tensor:
-        """Bool [k, c], what moves more than random directions do."""
+        """Bool [k], the directions that move the classifier more than random ones do."""
         return self.q <= LEVEL
+
+    @property
+    def one_way(self) -> Tensor:
+        """Bool [k, c], the classes whose margin rises or falls more than along random ones."""
+        return self.class_q <= LEVEL
 
     @property
     def band(self) -> Tensor:
@@ -86,14 +100,20 @@ class Probe(NamedTuple):
 @torch.no_grad()
 def probe_classifier(
     generator: Generator, directions: Directions, see: See, *, reach: float = 3.0, n: int = 64,
-    columns: int = 11, null: int = 200, seed: int = 0,
+    columns: int = 11, null: int = 400, seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Probe:  # fmt: skip
     """Move images along each direction, one at a time, and watch a classifier's logits.
 
-    Directions are used with length 1, so that a step means the same for all. What is tested is
-    the slope of each class's margin, divided by how much the image changes: otherwise directions
-    that change much would win. The same is done with random unit directions.
+    Directions are used with length 1, so that a step means the same for all. A direction is tested
+    by how far the logits travel: the lengths of their moves from step to step (the mean over
+    classes removed, since it does not matter), summed over steps and codes, divided by the same sum
+    for the image (root of the mean squared change of a pixel). Without the division, directions
+    that change much would win. A sum of lengths, unlike a slope, sees cues that turn around on the
+    way, and pushes that differ between codes. The same is done with random unit directions.
+
+    Beside it, the slope of each class's margin, divided by the image's change, is tested for each
+    direction and class.
 
     Args:
         generator: on any device.
@@ -102,7 +122,8 @@ def probe_classifier(
         reach: the longest step E, forward and back.
         n: codes that movements begin at, at least 2.
         columns: steps from -E to E, odd.
-        null: random directions, at least 100.
+        null: random directions, at least 100. The least p-value is 1 / (null + 1): for one of k
+            directions to be flagged alone it takes 20 k.
         seed: of codes and of random directions.
         progress: called with (directions done, directions in all).
 
@@ -132,15 +153,30 @@ def probe_classifier(
     moves, others = (
         Moves(*map(torch.stack, zip(*part, strict=True))) for part in (made[:k], made[k:])
     )
-    found, drawn = _per_change(moves, reach), _per_change(others, reach)[others.visible]
-    if len(drawn) < LEAST_NULL // 2:
+    usable = int(others.visible.sum())
+    if usable < LEAST_NULL // 2:
         raise DataError(
-            f"only {len(drawn)} of {null} random directions change the image visibly, too few to"
+            f"only {usable} of {null} random directions change the image visibly, too few to"
             f" compare with; make the step larger (it is {reach:g})"
         )
-    p = chance(found, drawn)
-    q = torch.tensor(benjamini_hochberg(p.flatten().tolist()), dtype=torch.float64).view_as(p)
-    return Probe(moves, others, steps, found, drawn, p, q, codes)
+    p = reached(moves.travel, others.travel[others.visible])
+    found, drawn = _per_change(moves, reach), _per_change(others, reach)[others.visible]
+    by_class = chance(found, drawn)
+    return Probe(
+        moves, others, steps, p, _adjusted(p), found, drawn, by_class, _adjusted(by_class), codes
+    )
+
+
+def reached(found: Tensor, null: Tensor) -> Tensor:
+    """One-sided p-values [k] of values [k] (nan stays nan), from those [r] of random directions.
+
+    The least is 1 / (r + 1). For a direction that is a random one itself, a p-value of at most x
+    has a chance of at most x.
+    """
+    ordered = null.sort().values
+    below = torch.searchsorted(ordered, (found * (1 - 1e-9)).nan_to_num())
+    p = (1 + len(null) - below).double() / (1 + len(null))
+    return torch.where(found.isnan(), torch.nan, p)
 
 
 def chance(found: Tensor, null: Tensor) -> Tensor:
@@ -161,13 +197,10 @@ def chance(found: Tensor, null: Tensor) -> Tensor:
     scale = null.square().mean(0).sqrt()
     known = scale > 0
     scale = torch.where(known, scale, 1.0)
-    drawn = (null / scale)[:, known].abs().flatten().sort().values
+    drawn = (null / scale)[:, known].abs().flatten()
     if not len(drawn):
         drawn = null.new_zeros(len(null))
-    size = (found / scale).abs()
-    below = torch.searchsorted(drawn, (size * (1 - 1e-9)).nan_to_num())
-    p = (1 + len(drawn) - below).double() / (1 + len(drawn))
-    return torch.where(found.isnan(), torch.nan, p)
+    return reached((found / scale).abs(), drawn)
 
 
 def follow(logits: Tensor, steps: Sequence[float]) -> tuple[Tensor, ...]:
@@ -223,7 +256,24 @@ def _follow(
     apart = (last - first).flatten(1)
     change = (apart / 2).square().mean(1).sqrt().mean().double()
     visible = apart.abs().amax(1).mean() >= HALF_GREY
-    return *follow(logits, steps), change, visible, logits.mean(0), logits.std(0)
+    way = _length((images.unflatten(0, (n, m)) / 2).flatten(2)) / apart.shape[1] ** 0.5
+    travel = (
+        _length(logits - logits.mean(2, keepdim=True)) / way
+        if visible
+        else logits.new_tensor(torch.nan)
+    )
+    return *follow(logits, steps), travel, change, visible, logits.mean(0), logits.std(0)
+
+
+def _length(ways: Tensor) -> Tensor:
+    """The length of the ways [n, m, features] from step to step, summed over all n."""
+    total: Tensor = ways.diff(dim=1).norm(dim=2).double().sum()
+    return total
+
+
+def _adjusted(p: Tensor) -> Tensor:
+    q = benjamini_hochberg(p.flatten().tolist())
+    return torch.tensor(q, dtype=torch.float64).view_as(p)
 
 
 def _per_change(moves: Moves, reach: float) -> Tensor:
@@ -241,6 +291,10 @@ def table(found: Probe, names: Sequence[str], classes: Sequence[str]) -> list[di
             "change": float(moves.change[k]),
             "visible": bool(moves.visible[k]),
             "flips": float(moves.flips[k]),
+            "travel": float(moves.travel[k]),
+            "p": float(found.p[k]),
+            "q": float(found.q[k]),
+            "flagged": bool(found.flagged[k]),
             "classes": [
                 {
                     "class": label,
@@ -251,9 +305,9 @@ def table(found: Probe, names: Sequence[str], classes: Sequence[str]) -> list[di
                     "monotone": float(moves.monotone[k, c]),
                     "per_change": float(found.per_change[k, c]),
                     "random": [float(band[0, c]), float(band[1, c])],
-                    "p": float(found.p[k, c]),
-                    "q": float(found.q[k, c]),
-                    "flagged": bool(found.flagged[k, c]),
+                    "p": float(found.class_p[k, c]),
+                    "q": float(found.class_q[k, c]),
+                    "one_way": bool(found.one_way[k, c]),
                     "logits": moves.mean[k, :, c].tolist(),
                     "logits_sd": moves.spread[k, :, c].tolist(),
                 }

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from truecue.atomic import atomic
 from truecue.data.sets import ImageSet
+from truecue.directions.judge import guessed, warning_of
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
 from truecue.errors import ConfigError, DataError
@@ -43,6 +44,9 @@ class Index:
     """Of the k directions."""
     ids: tuple[str, ...] = ()
     """Where each image came from; empty where that is not known."""
+    guessed: tuple[str, ...] = ()
+    """Directions for which the scorer was at chance on generated pairs: their scores mean
+    nothing."""
 
     def __post_init__(self) -> None:
         if self.scores.dim() != 2 or len(self.scores) == 0:
@@ -63,6 +67,17 @@ class Index:
         spread = torch.where(spread > 0, spread, torch.ones_like(spread))
         return (scores - self.scores.mean(0)) / spread
 
+    def known(self) -> tuple[str, ...]:
+        """Names of the directions that the scorer does not just guess.
+
+        Raises:
+            ConfigError: it guesses all.
+        """
+        found = tuple(name for name in self.names if name not in self.guessed)
+        if not found:
+            raise ConfigError(warning_of(self.guessed, len(self.names)))
+        return found
+
     def columns(self, names: Sequence[str]) -> list[int]:
         """The positions of directions.
 
@@ -81,7 +96,8 @@ class Index:
         Raises:
             StorageError: a file could not be written.
         """
-        about = {"format": _FORMAT, "names": list(self.names), "ids": list(self.ids),
+        about = {"format": _FORMAT, "names": list(self.names), "at_chance": list(self.guessed),
+                 "ids": list(self.ids),
                  "images": len(self.scores), "mean": self.scores.mean(0).tolist(),
                  "std": self.scores.std(0, unbiased=False).tolist()}  # fmt: skip
         text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
@@ -108,7 +124,8 @@ def load_index(folder: Path) -> Index:
         ) from None
     if about.get("format") != _FORMAT:
         raise DataError(f"{folder / 'scores.json'} is not of format {_FORMAT}")
-    return Index(scores, tuple(about["names"]), tuple(about["ids"]))
+    chance = tuple(about.get("at_chance", ()))
+    return Index(scores, tuple(about["names"]), tuple(about["ids"]), chance)
 
 
 def score(
@@ -121,7 +138,7 @@ def score(
         scorer: on the device.
         images: as they are; see `Scorer.score` for what is done to them.
         device: where to compute.
-        names: of the directions; left out: numbers from 0 on.
+        names: of the directions; left out: those on the scorer's card, or numbers from 0 on.
         progress: called with (images done, images in all).
 
     Raises:
@@ -131,17 +148,27 @@ def score(
         raise DataError("scores are those of images; these are a frozen encoder's features")
     scorer.eval()
     found = apply(scorer.score, images, device, batch=250, progress=progress)
-    return Index(found, tuple(names) or tuple(map(str, range(scorer.k))), images.names)
+    own = scorer.spec.get("extra", {}).get("names") or map(str, range(scorer.k))
+    return Index(found, tuple(names) or tuple(own), images.names, guessed(scorer))
 
 
-def generated(scorer: Scorer, generator: Generator, n: int = 1000, seed: int = 0) -> Tensor:
-    """Scores [n, k] of generated images, to compare real ones with: a scorer may drift on those."""
+def generated(
+    score: Callable[[Tensor], Tensor], generator: Generator, n: int = 1000, seed: int = 0
+) -> Tensor:
+    """Scores [n, k] of generated images, to compare real ones with: a scorer may drift on those.
+
+    Args:
+        score: from images, uint8 [b, c, h, w], to scores [b, k]: `Scorer.score`, for one.
+        generator: on any device.
+        n: images.
+        seed: of their codes.
+    """
     made = []
     with torch.no_grad():
         for i, start in enumerate(range(0, n, 250)):
             codes = generator.codes(min(250, n - start), seed, "scores", i)
             pictures = as_uint8(generator(codes))
-            made.append(scorer.score(pictures).float().cpu())
+            made.append(score(pictures).float().cpu())
     return torch.cat(made)
 
 
@@ -178,7 +205,8 @@ def by_class(
 
     Args:
         index: of n images.
-        columns: directions, each used by itself, and then all together.
+        columns: directions, each used by itself, and then all together but those that the scorer
+            only guesses.
         y: int64 [n], classes.
         pixels: float [n, m], to compare with neighbours by pixels; see `small_pixels`.
         seed: of the choice of queries.
@@ -186,19 +214,23 @@ def by_class(
 
     Returns:
         For each direction, for all together and for pixels: `precision` at 5 and
-        `average_precision`, means over queries, the query itself left out; and `chance`, the
-        precision of a random order.
+        `average_precision`, means over queries, the query itself left out, and whether the scorer
+        is `at_chance`; and `chance`, the precision of a random order.
     """
     rng = torch.Generator().manual_seed(derive(seed, "queries"))
     chosen = torch.randperm(len(y), generator=rng)[:most]
     pool = index.calibrated
     uses = [(index.names[c], pool[:, [c]]) for c in columns]
-    uses += [("together", pool[:, list(columns)])] if len(columns) > 1 else []
+    sure = [c for c in columns if index.names[c] not in index.guessed]
+    uses += [("together", pool[:, sure])] if len(sure) > 1 else []
     uses += [] if pixels is None else [("pixels", pixels)]
     same = (y[:, None] == y[chosen]).double().sum(0) - 1
     return {
         "queries": len(chosen),
-        "directions": [{"name": name, **_near(by, y, chosen)} for name, by in uses],
+        "directions": [
+            {"name": name, **_near(by, y, chosen), "at_chance": name in index.guessed}
+            for name, by in uses
+        ],
         "chance": float((same / max(len(y) - 1, 1)).mean()),
     }
 

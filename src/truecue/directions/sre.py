@@ -72,7 +72,7 @@ class Refined:
     """After the last step, made orthonormal where the map asks for that."""
     before: Directions
     scorer: Scorer
-    """On the CPU, in evaluation mode."""
+    """On the CPU, in evaluation mode; its card says how often it orders pairs rightly."""
     measured: Measured
     report: dict[str, Any]
     """Settings, losses, accuracies, angles and warnings, as plain values."""
@@ -136,6 +136,7 @@ def refine(
         first.matrix(),
         start.found_by if isinstance(start, Directions) else f"start of map '{settings.map}'",
         start.names if isinstance(start, Directions) else (),
+        start.strengths if isinstance(start, Directions) else (),
         space=generator.space,
         generator=generator.digest(),
     )
@@ -153,10 +154,15 @@ def refine(
         reach = settings.reach(generator, k)
         measured = measure(generator, trained.scorer, trained.map, reach, seed)
     after = Directions(
-        trained.map.matrix(), f"{before.found_by}, refined", before.names, (), before.space,
-        before.generator,
+        trained.map.matrix(), f"{before.found_by}, refined", before.names, before.strengths,
+        before.space, before.generator, tuple(measured.accuracy.tolist()),
     )  # fmt: skip
     report = _report(run, settings, reach, before, after, measured)
+    trained.scorer.spec["extra"] = {
+        "names": list(after.names),
+        "ranked_right": measured.accuracy.tolist(),
+        "pairs": measured.pairs,
+    }
     return Refined(
         after, before, trained.scorer.cpu(), measured, report | {"seed": seed}, report["warnings"]
     )

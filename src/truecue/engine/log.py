@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,41 @@ class Log:
             write_text(self._path, "".join(json.dumps(row) + "\n" for row in kept))
             self._torn = False
         self.rows = kept
+
+
+def by_epoch(rows: Iterable[Mapping[str, Any]], terms: Sequence[str]) -> list[dict[str, Any]]:
+    """Means of logged terms over each epoch of each stage, however often the loop looked.
+
+    The loop looks every so many steps and at an epoch's end, so that a row can stand for two
+    batches or for fifty. Rows of an epoch are averaged with their numbers of steps as weights.
+
+    Args:
+        rows: of a log, in its order; those that lack one of the terms are passed over.
+        terms: names of what is averaged.
+
+    Returns:
+        Rows with `stage`, `epoch` (where its last step is, in epochs), `steps` and the terms.
+    """
+    merged: dict[tuple[str, int], dict[str, Any]] = {}
+    before: dict[str, int] = {}
+    for row in rows:
+        if any(name not in row for name in ("at", *terms)):
+            continue
+        stage = row["stage"]
+        steps = row["step"] - before.get(stage, 0)
+        before[stage] = row["step"]
+        sums = merged.setdefault(
+            (stage, math.ceil(row["at"])), {"stage": stage, "steps": 0} | dict.fromkeys(terms, 0.0)
+        )
+        sums["epoch"] = row["at"]
+        sums["steps"] += steps
+        for name in terms:
+            sums[name] += steps * row[name]
+    return [
+        {"stage": row["stage"], "epoch": row["epoch"], "steps": row["steps"]}
+        | {name: row[name] / row["steps"] for name in terms}
+        for row in merged.values()
+    ]
 
 
 def _parse(line: str) -> dict[str, Any] | None:

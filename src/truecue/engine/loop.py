@@ -131,6 +131,8 @@ class _Loop:
 
     def run(self, total: int, bar: Bar, signal: StopSignal) -> None:
         stage, plan, learner = self.stage, self.plan, self.learner
+        if stage.checkpoint is not None and stage.device.first:
+            stage.checkpoint.parent.mkdir(parents=True, exist_ok=True)  # says that work has begun
         call = stage.device.wrap(learner, turns=bool(plan.turns))
         per_epoch, constant = stage.source.per_epoch, isinstance(plan.schedule, Constant)
         learner.train()

@@ -27,17 +27,21 @@ class Bar:
         now = time.monotonic()
         self._first = self._first or (step, now)
         done, seconds = step - self._first[0], now - self._first[1]
-        rate = done * self._samples / seconds if seconds > 0 else 0.0
         epoch = min(self._epochs, int(step * self._epochs / self._steps) + 1)
-        left = (self._steps - step) * self._samples / rate if rate else float("nan")
-        self._show(step, f"epoch {epoch}/{self._epochs}  loss {loss:.4f}  {rate:,.0f} img/s", left)
+        text = f"epoch {epoch}/{self._epochs}  loss {loss:.4f}"
+        if not done or not seconds:  # the speed is not known before the second call
+            self._show(step, text, None)
+            return
+        rate = done * self._samples / seconds
+        left = (self._steps - step) * self._samples / rate
+        self._show(step, f"{text}  {rate:,.0f} img/s", left)
 
 
 class _Show:
     """Where a bar's text goes."""
 
-    def __call__(self, step: int, text: str, seconds_left: float) -> None:
-        """Show the state after `step` steps."""
+    def __call__(self, step: int, text: str, seconds_left: float | None) -> None:
+        """Show the state after `step` steps; None: it is not known how long the rest takes."""
 
 
 class _Silent(_Show):
@@ -48,10 +52,11 @@ class _Lines(_Show):
     def __init__(self, stage: str):
         self._stage, self._next = stage, time.monotonic() + LINE_SECONDS
 
-    def __call__(self, step: int, text: str, seconds_left: float) -> None:
+    def __call__(self, step: int, text: str, seconds_left: float | None) -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_SECONDS
-            print(f"{self._stage}: {text}  {seconds_left:.0f} s left", file=sys.stderr, flush=True)
+            left = "" if seconds_left is None else f"  {seconds_left:.0f} s left"
+            print(f"{self._stage}: {text}{left}", file=sys.stderr, flush=True)
 
 
 class _Rich(_Show):
@@ -59,7 +64,7 @@ class _Rich(_Show):
         self._progress = progress
         self._task = progress.add_task(stage, total=steps, text="")
 
-    def __call__(self, step: int, text: str, seconds_left: float) -> None:
+    def __call__(self, step: int, text: str, seconds_left: float | None) -> None:
         self._progress.update(self._task, completed=step, text=text)
 
 

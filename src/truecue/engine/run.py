@@ -343,6 +343,8 @@ def claim(
 ) -> None:
     """Make a folder the home of one run, or check that it already is this run's.
 
+    A folder in which no work has begun, since its run was refused, is free for other settings.
+
     Args:
         folder: where the run is kept.
         asked: what the run is: suite, method, all settings, seed. The run's fingerprint.
@@ -351,7 +353,7 @@ def claim(
         fresh: remove what another or an earlier run left there.
 
     Raises:
-        RunMismatch: the folder holds a run with another fingerprint.
+        RunMismatch: the folder holds a run with another fingerprint, and it has begun.
     """
     path = folder / "run.toml"
     if path.exists() and not fresh:
@@ -361,19 +363,29 @@ def claim(
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         ]
-        if changed:
+        if changed and _begun(folder):
             more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
             raise RunMismatch(
                 f"{folder} was made with other settings: {', '.join(changed[:4])}{more}. Use"
                 " another folder, or --fresh to start over"
             )
-        return
+        if not changed:
+            return
     for run in runs:
         for part in ("stages", "once"):
             shutil.rmtree(folder / run / part, ignore_errors=True)
         (folder / run / "log.jsonl").unlink(missing_ok=True)
     text = tomli_w.dumps({"asked": _nested(_flat(asked)), "notes": _nested(_flat(notes))})
     write_text(path, text)
+
+
+def _begun(folder: Path) -> bool:
+    """Whether there is more than the run file: any other file, or a stage that is under way."""
+    return any(
+        path.name == "stages" or path.is_file()
+        for path in folder.rglob("*")
+        if path != folder / "run.toml"
+    )
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

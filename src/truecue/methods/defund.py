@@ -160,6 +160,7 @@ class DeFund(Method):
             assert main is not None
             if 0.0 not in self.lambdas():
                 again = self.last_layer("fit-0", main.net, main.features, train, main.wrong, run)
+                again.net.spec["rank_strength"] = 0.0
                 run.publish("errors-0", again.net)
             net = self.last_layer(
                 "fit", main.net, main.features, train, errors, run, watched=True
@@ -172,6 +173,7 @@ class DeFund(Method):
 
             weights = upweights(errors, self.upweight)
             net = run.train("fit", make, labels, self.plan, weights=weights).net
+        net.spec["rank_strength"] = 0.0  # of its encoder
         run.publish("debiased", net, "debiased")
         self._tell(found, net, train, run)
         return net

@@ -213,7 +213,7 @@ class SupInfoNCE(Method):
             assert conflicting is not None
             least = (conflicting, self.conflicting_per_batch)
         net = run.train("fit", make, train, self.plan, at_least=least).net
-        _warn_if_collapsed(net, train, run)
+        _warn_if_collapsed(self, net, train, run)
         return net
 
     def _check(self, train: ImageSet) -> None:
@@ -327,19 +327,28 @@ COLLAPSED = 0.95
 """Mean cosine similarity of all training images from which an embedding counts as collapsed."""
 
 
-def _warn_if_collapsed(net: Classifier, train: ImageSet, run: Run) -> None:
+def _warn_if_collapsed(method: SupInfoNCE, net: Classifier, train: ImageSet, run: Run) -> None:
     """Say so where all images lie in one place, which satisfies FairKL and nobody else."""
     rng = torch.Generator().manual_seed(derive(run.seed, "supinfonce", "collapse"))
     some = train.select(torch.randperm(len(train), generator=rng)[:1000])
     z = nn.functional.normalize(run.apply(net.features, some), dim=1)
     mean = float(z.mean(0).square().sum())
-    if mean > COLLAPSED:
-        run.warn(
-            f"All training images have nearly the same embedding (mean cosine similarity"
-            f" {mean:.3f}): pairs do not differ by bias, nor by class. Train longer, or set"
-            " lambda_fairkl lower, or fairkl = 'means', which pushes less where similarities are"
-            " close together, and leave centred = true."
-        )
+    if mean <= COLLAPSED:
+        return
+    advice = ["train longer (plan.epochs)"]
+    if method.regularised:
+        advice.append("set lambda_fairkl lower")
+        if method.fairkl != "means":
+            advice.append(
+                "set fairkl = 'means', which pushes less where similarities are close together"
+            )
+    if method.train_on_head and not method.centred and "simple_conv" not in net.spec["arch"]:
+        advice.append("set centred = true")
+    run.warn(
+        "All training images have nearly the same embedding (mean cosine similarity"
+        f" {mean:.3f}): pairs do not differ by bias, nor by class. What can help:"
+        f" {'; or '.join(advice)}."
+    )
 
 
 def pair_logs(fair: Fairness) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ class Generator(nn.Module, ABC):
 
     Args:
         dim: length d of the codes that directions move.
-        image_range: least and largest value of the images that `render` gives, e.g. (-1, 1).
+        image_range: least and largest value of the images that `render` gives, e.g. (-1, 1); must
+            be given.
         space: where directions live.
         n_latent: length of what is drawn; left out: `dim`.
 
@@ -38,7 +39,7 @@ class Generator(nn.Module, ABC):
         self,
         *,
         dim: int,
-        image_range: tuple[float, float] | None,
+        image_range: tuple[float, float] | None = None,
         space: Space = "z",
         n_latent: int | None = None,
     ):
@@ -159,7 +160,13 @@ def check_generator(generator: Generator, seed: int = 0) -> None:
             are not float [n, c, h, w], not finite, or far outside the range declared.
     """
     u = generator.codes(4, seed, "check")
-    first, second = generator.render(u), generator.render(u)
+    try:
+        first, second = generator.render(u), generator.render(u)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(
+            f"the generator cannot render codes {list(u.shape)}: {type(error).__name__}:"
+            f" {_first_line(error)}"
+        ) from error
     if first.dim() != 4 or len(first) != len(u) or not first.is_floating_point():
         raise DataError(
             f"the generator must give float images [{len(u)}, c, h, w]; it gave"
@@ -182,6 +189,10 @@ def check_generator(generator: Generator, seed: int = 0) -> None:
             f"images were said to lie in [{low:g}, {high:g}], and run from {least:.3g} to"
             f" {largest:.3g}; declare the right image_range"
         )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def as_uint8(images: Tensor) -> Tensor:

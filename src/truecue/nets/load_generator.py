@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from truecue.config import suggest
-from truecue.errors import ConfigError, DataError
+from truecue.errors import ConfigError, DataError, TruecueError
 from truecue.nets.adapters import PairedGenerator, PlainGenerator
 from truecue.nets.classifier import fit_weights, read_weights
 from truecue.nets.generator import Generator
@@ -39,7 +42,7 @@ def load_generator(what: str | Path, root: Path | None = None) -> Generator:
         root: the folder of the data.
 
     Raises:
-        ConfigError: there is no such name, or the function does not return a generator.
+        ConfigError: there is no such name, or the function fails or does not return a generator.
         DataError: a file is absent, unreadable or holds no generator that is known.
     """
     name, path = str(what), Path(what)
@@ -60,9 +63,8 @@ def load_generator(what: str | Path, root: Path | None = None) -> Generator:
         if path.with_suffix(".json").is_file() and path.suffix == ".safetensors":
             return PairedGenerator(load_vae(path))
         return _published(path)
-    home, colon, function = name.rpartition(":")
-    if colon and home:
-        return _made(home, function)
+    if ":" in name:
+        return _made(name)
     if path.suffix or len(path.parts) > 1:
         raise DataError(f"there is no generator {path}")
     known = [SHAPES, *PUBLISHED]
@@ -137,20 +139,55 @@ def _square(n: int, path: str) -> tuple[int, int, int]:
     return 1, side, side
 
 
-def _made(home: str, function: str) -> Generator:
-    """What a user's function returns."""
-    module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
-    make = getattr(module, function, None)
-    if not callable(make):
+def load_function(what: str) -> Callable[..., Any]:
+    """A function of one's own.
+
+    Args:
+        what: `file.py:function` or `package.module:function`.
+
+    Raises:
+        ConfigError: it is not written so, there is no such function or module, or the file fails.
+        DataError: there is no such file.
+    """
+    home, colon, function = what.rpartition(":")
+    if not colon or not home:
+        raise ConfigError(f"'{what}' names no function; write file.py:function")
+    with _naming(home):
+        module = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
+    found: Callable[..., Any] | None = getattr(module, function, None)
+    if not callable(found):
         raise ConfigError(f"{home} has no function '{function}'")
-    with torch.random.fork_rng(devices=[]):
+    return found
+
+
+def _made(name: str) -> Generator:
+    """What a user's function returns."""
+    make = load_function(name)
+    with torch.random.fork_rng(devices=[]), _naming(name):
         made = make()
     if not isinstance(made, Generator):
         raise ConfigError(
-            f"{home}:{function} must return a truecue.Generator; it returned a"
+            f"{name} must return a truecue.Generator; it returned a"
             f" {type(made).__name__}. Wrap a network in PlainGenerator or StyleGenerator"
         )
     return made
+
+
+@contextmanager
+def _naming(whose: str) -> Iterator[None]:
+    """Say in whose code an error was, and in which line."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{whose}: {error}") from error
+    except TruecueError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ConfigError(
+            f"{whose} failed: {type(error).__name__}: {error} ({place.filename}, line"
+            f" {place.lineno}); mend it"
+        ) from error
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -166,4 +203,4 @@ def _from_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"the module '{name}' cannot be imported: {error}") from None
+        raise ConfigError(f"the module cannot be imported: {error}") from None

@@ -111,6 +111,11 @@ def load_scorer(path: Path) -> Scorer:
     """
     weights = _file(Path(path))
     card = weights.with_suffix(".json")
+    if not weights.is_file() and not card.is_file():
+        raise DataError(
+            f"there is no scorer {weights}; 'truecue directions refine' trains one (with --set"
+            " map=random the directions stay as they are)"
+        )
     spec = read_card(card)
     if spec.get("kind") != _KIND or spec["arch"] not in ("resnet18", "small"):
         raise DataError(f"{card} is the card of '{spec['arch']}', not of a scorer")
@@ -126,7 +131,8 @@ class Reconstructor(nn.Module):
     """From two images to the direction between them and the step along it.
 
     Args:
-        arch: its network, on both images' channels side by side.
+        arch: its network, on both images' channels side by side. Images below 32 pixels get a
+            margin of the least value before `lenet`, as digits of 28 had for the first one.
         channels: of one image.
         k: directions.
 
@@ -135,6 +141,7 @@ class Reconstructor(nn.Module):
 
     def __init__(self, arch: ReconstructorName, channels: int, k: int):
         super().__init__()
+        self.arch: ReconstructorName = arch
         if arch == "resnet18":
             self.encoder: nn.Module = ResNet(2 * channels, 18)
             self.direction: nn.Module = nn.Linear(512, k)
@@ -150,8 +157,18 @@ class Reconstructor(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [b, k] of the direction and the step [b], of images [b, c, h, w] each."""
-        features = self.encoder(torch.cat([first, second], 1))
+        both = torch.cat([first, second], 1)
+        if self.arch == "lenet":
+            both = _at_least(both, 32)
+        features = self.encoder(both)
         return self.direction(features), self.step(features).squeeze(1)
+
+
+def _at_least(images: Tensor, side: int) -> Tensor:
+    """Images in [-1, 1] with a margin of -1 where they are smaller."""
+    height, width = (max(0, side - n) for n in images.shape[2:])
+    margin = (width // 2, width - width // 2, height // 2, height - height // 2)
+    return F.pad(images, margin, value=-1.0) if any(margin) else images
 
 
 def _two_layers(n: int) -> nn.Module:

@@ -106,6 +106,13 @@ class PairedVAE(nn.Module):
         return int(self.spec["size"])
 
     @property
+    def side(self) -> int:
+        """Of what the networks work on; images of another `size` are resized, and back."""
+        encoder = self.biased.net.encoder
+        assert isinstance(encoder, Latent)
+        return encoder.side or self.size
+
+    @property
     def channels(self) -> int:
         """Of the images."""
         return self.signal.net.channels

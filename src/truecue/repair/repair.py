@@ -29,6 +29,7 @@ from truecue.metrics.ranking import end_sizes, rank
 from truecue.metrics.spurious import FEW
 from truecue.nets.classifier import Classifier, save_classifier
 from truecue.nets.corrected import CorrectedHead
+from truecue.repair.earlier import Earlier, compared, earlier, remove_left
 from truecue.repair.images import drawn, halves, lowest
 from truecue.repair.scores import Part, change, right, score
 from truecue.repair.spufix import corrected, directions
@@ -59,14 +60,16 @@ def repair_audit(
     device: Device | None = None,
     facts: Mapping[str, Any] | None = None,
     about: Mapping[str, Any] | None = None,
+    fresh: bool = False,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Repair the audited model by the verdicts, measure it, and write models and numbers.
 
     Validation images are split at random within each class, neighbours in its ranking to different
     halves: epochs are chosen on one half, and models are measured on the other and on the test
-    images. Bias labels, where there are any, are
-    used to measure and for nothing else.
+    images. Bias labels, where there are any, are used to measure and for nothing else. Other
+    methods that an earlier call has left in the folder stay, with their numbers, where these are of
+    the same model, images, verdicts and settings.
 
     Args:
         audit: with verdicts.
@@ -81,6 +84,7 @@ def repair_audit(
             there is.
         facts: where the data comes from, see `truecue.train`.
         about: plain values on the circumstances, for repair.json.
+        fresh: remove what an earlier repair has left in the folder.
         quiet: show no progress.
 
     Returns:
@@ -91,6 +95,7 @@ def repair_audit(
         DataError: the audit has no verdict, or none that says spurious; there are no validation
             images; every class concerned is too small; or the images are not those of the audit.
         Diverged: the learning rate is too large.
+        RunMismatch: the folder holds other methods' repairs of something else.
         StorageError: a file could not be written.
 
     Source: Moayeri et al. 2023 (arXiv 2212.02648), section 5; Neuhaus et al. 2023
@@ -102,9 +107,14 @@ def repair_audit(
     spurious = _spurious(audit)
     audit.check(data)
     _bring_up_to_date(audit)
+    out = audit.folder / "repair" if out is None else Path(out)
+    model, of = audit.facts["model"]["digest"], compared(audit, audit.gaps()["stats_from"])
+    left = Earlier({}, settings, seeds)
+    if not fresh:
+        left = earlier(out, model, of, chosen, settings, seeds)
     bench = _Bench(audit, data, spurious, settings, seeds[0], device or Device(), quiet=quiet)
     before = {name: right(bench.net.head, part) for name, part in bench.parts.items()}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(left.methods)
     nets: dict[MethodName, nn.Linear] = {}
     for name in chosen:
         runs = bench.runs(name, seeds, spurious)
@@ -113,18 +123,18 @@ def repair_audit(
         found[name] = {
             "title": TITLES[name],
             "model": f"{name}.safetensors",
+            "command": (facts or {}).get("command"),
             "runs": [run.told for run in runs],
             "parts": bench.scores(head),
             "change": {part: change(before[part], after[part], images, settings.ends)
                        for part, images in bench.parts.items()},
             "over_seeds": _over_seeds([run.told for run in runs]),
         }  # fmt: skip
-    out = audit.folder / "repair" if out is None else Path(out)
     automatic = sum(pair.automatic for pair in audit.verdicts().aggregate().pairs.values())
     if automatic:
         bench.notes.append(f"{automatic} of the verdicts are automatic: no person has looked")
     scores = bench.scores(bench.net.head)
-    if "error" in chosen:
+    if "error" in found:
         bench.tell_errors()
     bench.tell_unlike(scores)
     told = {
@@ -132,25 +142,28 @@ def repair_audit(
         "kind": "repair",
         **dict(about or {}),
         "audit": str(audit.folder),
-        "model": audit.facts["model"]["digest"],
+        "model": model,
+        "of": of,
         "folder": str(out),
         "facts": dict(facts or {}),
         "classes": list(audit.classes),
-        "settings": settings.to_dict(),
-        "seeds": seeds,
+        "settings": left.settings.to_dict(),
+        "seeds": left.seeds,
         "device": bench.device.describe(),
         "bias": data.bias,
         "repaired": bench.repaired(spurious),
         "sizes": bench.sizes(),
         "notes": bench.notes,
         "before": scores,
-        "methods": found,
-        "first": chosen[0],
+        "methods": {name: found[name] for name in _in_order(found, chosen)},
+        "first": "low" if left.methods and "low" in found else chosen[0],
     }
     text = json.dumps(told, indent=1, allow_nan=False) + "\n"
     for name, head in nets.items():
         bench.save(name, head, out / f"{name}.safetensors", seeds[0])
     write_text(out / "repair.json", text)
+    if fresh:
+        remove_left(out, [name for name in get_args(MethodName) if name not in found])
     plain_values: dict[str, Any] = json.loads(text)
     return plain_values
 
@@ -289,6 +302,7 @@ class _Bench:
         told = {
             "seed": seed,
             "images": len(ids),
+            "wrong": int((self.net.head(self.train.rows(ids)).argmax(1) != self.y[ids]).sum()),
             "chosen": tuned.chosen,
             "reached": tuned.reached,
             "log": plain(tuned.log),
@@ -350,6 +364,11 @@ def _methods(names: Sequence[str]) -> list[MethodName]:
     return list(dict.fromkeys(names))  # type: ignore[arg-type]
 
 
+def _in_order(found: Mapping[str, Any], chosen: Sequence[str]) -> list[str]:
+    """As asked for; beside an earlier repair in the usual order."""
+    return list(chosen) if len(found) == len(chosen) else [n for n in TITLES if n in found]
+
+
 def _spurious(audit: Audit) -> dict[int, set[int]]:
     """What the verdicts say is spurious, or why there is nothing to repair."""
     if "val" not in audit.splits:
@@ -361,8 +380,8 @@ def _spurious(audit: Audit) -> dict[int, set[int]]:
     if not judged.pairs:
         raise DataError(
             f"no feature of {audit.folder} has been judged: a repair goes by what people say is"
-            " spurious. Give their answers: truecue audit DATA --out"
-            f" {audit.folder} --verdicts answers.csv"
+            f" spurious. Ask them: truecue app {audit.folder}. Or give their answers as a file:"
+            f" truecue audit DATA --out {audit.folder} --verdicts answers.csv"
         )
     spurious = judged.spurious()
     if not spurious:

@@ -78,7 +78,8 @@ def write_audit_page(
         headline=_headline(cues, judged, names[-1]),
         lead=_lead(audit),
         notes=facts["notes"],
-        cues=cues and _cue_table(cues, data.test, audit),
+        cues=_cue_table(cues, data.test, audit) if cues and cues["cues"] else None,
+        unasked=[sentence(note) for note in cues["notes"]] if cues and not cues["cues"] else [],
         verdicts=judged and _verdicts(judged, audit, names[-1]),
         split=_WORDS[names[0]],
         splits=[_WORDS[name] for name in names],
@@ -158,7 +159,7 @@ def _headline(
             .replace("−", "")
         )
         return text, "bad" if beyond else "unclear"
-    if cues:
+    if cues and cues["cues"]:
         return "No alarm. Candidates wait for a person to judge them.", "unclear"
     return "Candidates wait for a person to judge them.", "unclear"
 
@@ -173,6 +174,12 @@ def _lead(audit: Audit) -> str:
         f"A classifier of {len(audit.classes)} classes, right on {shares}, was asked what it goes"
         f" by ({sizes} images). No bias label was looked at."
     )
+    if (trained := audit.facts.get("trained")) is not None:
+        text += (
+            f" No model was given: the audit trained this one ({trained['arch']}, epoch"
+            f" {trained['kept']} of {trained['epochs']}). What it goes by, another one may not; to"
+            " audit yours, give --model."
+        )
     if "val" in right and right["test"] < right["val"] - UNLIKE:
         text += (
             " Validation images are much easier for it than test images: they are probably as"
@@ -187,7 +194,7 @@ def sentence(text: str) -> str:
 
 
 def _cue_table(cues: Mapping[str, Any], test: ImageSet, audit: Audit) -> dict[str, Any]:
-    name = _place(audit)
+    name = place(audit)
     rows = [c for c in cues["cues"] if c["verdict"] in {*_LOUD, "candidate"}]
     quiet = [c for c in cues["cues"] if c not in rows and c["used"] is not None]
     shown = rows + quiet[: max(0, 8 - len(rows))]
@@ -286,7 +293,11 @@ def _verdicts(judged: Mapping[str, Any], audit: Audit, split: str) -> dict[str, 
 
 def _shown(c: Candidate, audit: Audit, picture: str | None, names: Sequence[str]) -> dict[str, Any]:
     f = c.feature
-    parts = [] if f.rank is None else [f"rank {f.rank}, {percent(f.share)} of the logit"]
+    parts = (
+        []
+        if f.rank is None
+        else [f"rank {f.rank}, {percent(f.share)} of the positive contributions to the logit"]
+    )
     parts += ["neural PCA: part of the class's logit"] if audit.is_component(f) else []
     for name in names:
         row, word = c.gaps[name], _WORDS[name]
@@ -344,7 +355,7 @@ def _steps(
         steps.append((
             "Train anew by a method that needs no bias labels, and compare: it takes about twice"
             " the time of plain training, and may cost accuracy on images that follow the cue.",
-            f"truecue train lff {_place(audit)}",
+            f"truecue train lff {place(audit)}",
         ))  # fmt: skip
     steps.append((
         "Look whether images of one class are wrongly labelled or cut: the weakest images of a"
@@ -354,8 +365,8 @@ def _steps(
     return steps
 
 
-def _place(audit: Audit) -> str:
-    """What commands call the images."""
+def place(audit: Audit) -> str:
+    """What commands call the images, quoted for a shell."""
     return shlex.quote(str(audit.facts.get("place") or audit.facts.get("data") or "DATA"))
 
 

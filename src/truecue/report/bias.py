@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from truecue.audit.shown import BiasPictures
 
 CLEAR, KEPT = 0.5, 0.8
-"""Shares of changed pictures from which the biased half counts as misled, and the signal half as
-left alone."""
+"""Shares of changed pictures from which a change counts as seen by a half or a model, and as left
+alone by it."""
+FAILED, ANOTHER = "failed", "another"
+"""Marks of pictures: the change did not work; it did in the latent, but not in the picture."""
 _HEAT = ((255, 255, 255), (246, 196, 140), (194, 80, 15), (60, 16, 0))
 
 
@@ -27,8 +29,8 @@ class Row(NamedTuple):
     """A row of a table of pictures."""
 
     name: str
-    cells: list[tuple[Tile, bool]]
-    """Pictures, and whether each failed."""
+    cells: list[tuple[Tile, str]]
+    """Pictures, and the mark of each: `FAILED`, `ANOTHER` or none."""
 
 
 class Table(NamedTuple):
@@ -36,16 +38,13 @@ class Table(NamedTuple):
 
     columns: tuple[str, ...]
     rows: list[Row]
+    legend: list[tuple[str, str]]
+    """Each mark that there is, and what it means."""
 
     @property
     def wide(self) -> bool:
         """Whether pictures must be smaller for all columns to be seen at once."""
         return len(self.columns) > 9
-
-    @property
-    def failed(self) -> bool:
-        """Whether any picture failed."""
-        return any(failed for row in self.rows for _, failed in row.cells)
 
 
 def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
@@ -53,22 +52,17 @@ def headline(numbers: Mapping[str, Any]) -> tuple[str, str]:
     if numbers.get("judge") == MODEL:
         return _headline_of_model(numbers)
     push = numbers["push"] or {}
-    flips, stays = (measure(push.get("far"), key) for key in ("flips", "stays"))
-    if flips.value is None or stays.value is None:
+    both, flips, stays = (measure(push.get("far"), k) for k in ("separated", "flips", "stays"))
+    if both.value is None:
         return "There are no pictures of this bias", "unclear"
-    shares, times = (percent(flips.value), percent(stays.value)), as_words(push["factor"])
-    if flips.value >= CLEAR and stays.value >= KEPT:
-        return (
-            f"The bias can be changed by itself: with {times} the smallest change, {shares[0]} of"
-            f" the pictures mislead the biased half and {shares[1]} leave the signal half's answer"
-            " as it was",
-            "good",
-        )
-    return (
-        f"Read these pictures with care: with {times} the smallest change, {shares[0]} of them"
-        f" mislead the biased half and {shares[1]} leave the signal half's answer as it was",
-        "bad",
+    said = (
+        f"with {as_words(push['factor'])} the smallest change, {percent(both.value)} of the"
+        " pictures mislead the biased half and leave the signal half's answer as it was"
+        f" ({percent(flips.value)} do the first, {percent(stays.value)} the second)"
     )
+    if both.value >= CLEAR:
+        return f"The bias can be changed by itself: {said}", "good"
+    return f"Read these pictures with care: {said}", "bad"
 
 
 def _headline_of_model(numbers: Mapping[str, Any]) -> tuple[str, str]:
@@ -133,15 +127,34 @@ def measures(numbers: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def table(key: str, grid: Grid) -> Table:
-    """A grid with its pictures encoded."""
+def table(key: str, grid: Grid, judge: str) -> Table:
+    """A grid with its pictures encoded.
+
+    Args:
+        key: its name among the grids.
+        grid: what to show.
+        judge: see `BiasPictures`.
+    """
     rows = []
-    for name, images, captions, failed in zip(
-        grid.rows, grid.images, grid.captions, grid.failed.tolist(), strict=True
-    ):
+    for name, images, captions, failed, another in zip(
+        grid.rows, grid.images, grid.captions, grid.failed.tolist(), grid.another.tolist(),
+        strict=True,
+    ):  # fmt: skip
         made = plain_tiles(key, images, captions)
-        rows.append(Row(name, list(zip(made, failed, strict=True))))
-    return Table(grid.columns, rows)
+        marks = (
+            FAILED if f else ANOTHER if a else "" for f, a in zip(failed, another, strict=True)
+        )
+        rows.append(Row(name, list(zip(made, marks, strict=True))))
+    aim = "the class of its column" if key == "strip" else "the class aimed at"
+    meaning = {
+        FAILED: f"framed: the bias latent never came to where the biased half says {aim}; do not"
+        " read these"
+        if judge == SIGNAL
+        else f"framed: the model, shown the picture, does not say {aim}; do not read these",
+        ANOTHER: f"dashed: the biased half, shown the picture, does not say {aim}",
+    }
+    found = {mark for row in rows for _, mark in row.cells}
+    return Table(grid.columns, rows, [item for item in meaning.items() if item[0] in found])
 
 
 def push_table(pictures: BiasPictures) -> Table | None:
@@ -149,11 +162,22 @@ def push_table(pictures: BiasPictures) -> Table | None:
     grid, heat = pictures.grids.get("push"), pictures.heat
     if grid is None or heat is None:
         return None
-    made = table("push", grid)
+    made = table("push", grid, pictures.judge)
     painted = plain_tiles("difference", coloured(heat.values), ("",) * len(heat.values))
     which = "smallest change" if pictures.judge == SIGNAL else "last change"
-    row = Row(f"difference ({which})", [(tile, False) for tile in painted])
+    row = Row(f"difference ({which})", [(tile, "") for tile in painted])
     return made._replace(rows=[*made.rows, row])
+
+
+def first_shown(numbers: Mapping[str, Any]) -> str:
+    """Which of the pushed images are the first ones, as a sentence."""
+    passed = (numbers["push"] or {"passed_over": 0})["passed_over"]
+    if not passed:
+        return "The first ones are shown."
+    rest = f"{count(passed)} other{'s' * (passed > 1)} passed over"
+    if numbers.get("judge") == MODEL:
+        return f"Those that it followed are shown first, and {rest}."
+    return f"Those that got there are shown first, and {rest}."
 
 
 def shortcut(pictures: BiasPictures | None) -> dict[str, Any] | None:
@@ -167,6 +191,7 @@ def shortcut(pictures: BiasPictures | None) -> dict[str, Any] | None:
         "table": push_table(pictures),
         "top": percent(top_of(pictures.heat.values)) if pictures.heat else None,
         "times": as_words(pictures.pushed.factor) if pictures.pushed else None,
+        "first_shown": first_shown(numbers),
     }
 
 

@@ -12,6 +12,7 @@ from truecue.report import facts
 from truecue.report.bias import (
     coloured,
     columns,
+    first_shown,
     headline,
     measures,
     plain_tiles,
@@ -70,7 +71,8 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
     """
     heat, maps = pictures.heat, pictures.class_maps
     names = ("push", "strip", "swap", "pairs")
-    tables = dict.fromkeys(names) | {k: table(k, g) for k, g in pictures.grids.items()}
+    grids = {key: table(key, grid, pictures.judge) for key, grid in pictures.grids.items()}
+    tables = dict.fromkeys(names) | grids
     tables |= {"push": pushed} if (pushed := push_table(pictures)) else {}
     sheets = zip(("lowest", "highest"), pictures.gallery, strict=True)
     return environment().get_template("bias.html.j2").render(
@@ -85,6 +87,7 @@ def render(pictures: BiasPictures, numbers: Mapping[str, Any]) -> str:
         judged=pictures.judge == MODEL,
         faithful=None if pictures.faithful is None else percent(pictures.faithful.value),
         most=None if pictures.pushed is None else f"{pictures.pushed.factor:g}",
+        first_shown=first_shown(numbers),
         columns=columns(numbers),
         rows=measures(numbers),
         auc=None if pictures.auc is None else percent(pictures.auc, 1),
@@ -103,7 +106,9 @@ def image_files(pictures: BiasPictures) -> dict[str, bytes]:
     """Every picture as a file of its own, by file name."""
     files = {}
     for key, grid in pictures.grids.items():
-        files[f"{key}.png"] = sheet(grid.images, grid.rows, grid.columns, grid.failed)
+        files[f"{key}.png"] = sheet(
+            grid.images, grid.rows, grid.columns, grid.failed, dashed=grid.another & ~grid.failed
+        )
     if pictures.heat is not None:
         images = coloured(pictures.heat.values)[None]
         files["difference.png"] = sheet(images, ("difference",), pictures.heat.titles)

@@ -73,7 +73,9 @@ def write_traversal(
         "title": "Traversals",
         "headline": (f"What {len(shown.names)} directions do to an image", "unclear"),
         "lead": "Each row moves one code along one direction; the framed picture is where it"
-        " starts. A good direction changes one thing, the same from every start.",
+        " starts. A good direction changes one thing, the same from every start. Beside its number:"
+        " how much it changes the image and, where that is known, the share of pairs that the"
+        " scorer orders rightly along it, and the strength that it was found by.",
         "columns": [signed(s) for s in shown.steps],
         "by_start": by_start(shown),
         "by_direction": by_direction(shown),
@@ -255,7 +257,7 @@ def _write(
     page = environment().get_template("directions.html.j2").render(
         empty | context | {
             "created": facts.moment(about.get("created")),
-            "facts": _facts(about),
+            "facts": facts_of(about),
             "twin": twin_name,
             "files": sorted(files),
         }
@@ -263,7 +265,8 @@ def _write(
     return write_page(out / "index.html", page, twin_name, twin, files)
 
 
-def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How a page was made: names and values."""
     names = {"generator": "Generator", "found_by": "Directions", "step": "Step", "seed": "Seed",
              "command": "Command", "device": "Device", "truecue": "truecue"}  # fmt: skip
     return [(name, str(about[key])) for key, name in names.items() if about.get(key) is not None]

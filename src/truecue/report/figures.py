@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from truecue.report.svg import svg
-from truecue.report.view import Side, percent
+from truecue.report.view import Measure, Side, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,8 @@ def bars(models: Sequence[Side]) -> str | None:
         height = 0.8 / len(models)
         for k, (side, colour) in enumerate(zip(models, colours, strict=True)):
             for place, name in enumerate(known):
-                _bar(axes, place + (k - (len(models) - 1) / 2) * height, height, side, name, colour)
+                y = place + (k - (len(models) - 1) / 2) * height
+                bar(axes, y, height, side.measure(name), colour)
         axes.set(xlim=(0, 115), ylim=(len(known) - 0.5, -0.5))
         axes.set_xticks(range(0, 101, 25), [f"{x} %" for x in range(0, 101, 25)])
         axes.set_yticks(range(len(known)), [name.replace("_", "\n") for name in known])
@@ -67,8 +68,8 @@ def bars(models: Sequence[Side]) -> str | None:
     return svg(4.8, 0.35 + 0.3 * len(known) * (1 + len(models)) / 1.5, draw, left=0.85, bottom=0.3)
 
 
-def _bar(axes: Axes, y: float, height: float, side: Side, name: str, colour: str) -> None:
-    found = side.measure(name)
+def bar(axes: Axes, y: float, height: float, found: Measure, colour: str) -> None:
+    """A bar of a share in %, with its interval and its number; a dash where it is not known."""
     if found.value is None:
         axes.text(1.5, y, "–", va="center", fontsize=9)
         return

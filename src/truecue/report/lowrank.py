@@ -11,6 +11,7 @@ from torch import Tensor
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.judge import aligned_mask
+from truecue.engine.log import by_epoch
 from truecue.fitting import Fitted
 from truecue.methods.base import Method
 from truecue.methods.defund import DeFund
@@ -89,7 +90,12 @@ def _errors(errors: Tensor, agree: Tensor | None) -> dict[str, Any]:
 
 
 def _curve(scores: Tensor, agree: Tensor | None) -> dict[str, Any]:
-    """Precision against recall of the conflicting images, and the area below; null without them."""
+    """Precision against recall of the conflicting images, and the area below; null without them.
+
+    Points are kept evenly in recall: the conflicting images are few, and all of them can stand
+    within the first hundredth of the ranking.
+    """
+    import numpy as np
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     if agree is None or not bool((agree == 0).any()) or not bool((agree == 1).any()):
@@ -97,10 +103,11 @@ def _curve(scores: Tensor, agree: Tensor | None) -> dict[str, Any]:
     known = agree >= 0
     truth, values = (agree[known] == 0).numpy(), scores[known].numpy()
     precision, recall, _ = precision_recall_curve(truth, values)
-    step = max(1, -(-len(recall) // POINTS))
+    recall, first = np.unique(recall[::-1], return_index=True)  # the best precision of each recall
+    kept = np.unique(np.searchsorted(recall, np.linspace(0, 1, POINTS)))
     pairs = [
         (round(float(r), 4), round(float(p), 4))
-        for r, p in zip(recall[::-1][::step], precision[::-1][::step], strict=True)
+        for r, p in zip(recall[kept], precision[::-1][first[kept]], strict=True)
     ]
     return {"auprc": float(average_precision_score(truth, values)), "pr": pairs}
 
@@ -133,10 +140,10 @@ def _spectra(told: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _training(fitted: Fitted) -> list[dict[str, Any]]:
     """The task's loss and the rank penalty of every encoder, over its epochs."""
+    terms = ["task", "rank_penalty"]
     rows = [
-        {"stage": row["stage"], "epoch": row["at"], "task": row["task"],
-         "rank_penalty": row["rank_penalty"]}
-        for row in fitted.run.log.rows if "rank_penalty" in row
+        {"stage": row["stage"], "epoch": row["epoch"]} | {k: round(row[k], 6) for k in terms}
+        for row in by_epoch(fitted.run.log.rows, terms)
     ]  # fmt: skip
     return rows[:: max(1, len(rows) // 1000)]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 from truecue.report import rank_figures as draw
 from truecue.report.figures import Line, Panel
 from truecue.report.svg import svg
-from truecue.report.view import count, interval, measure, percent
+from truecue.report.view import count, interval, measure, percent, sides
 
 
 def lowrank_view(report: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -42,6 +43,7 @@ def lowrank_view(report: Mapping[str, Any]) -> dict[str, Any] | None:
             for row in found["spectra"]["of"]
         ],
         "panels": _panels(found),
+        "bars": _bars(report, found),
         "columns": [name.replace("_", " ") for name in _COLUMNS],
         "table": table,
     }  # fmt: skip
@@ -65,13 +67,41 @@ def _found(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"count": count(row["count"]), "share": percent(row["share"], 1), **shares}
 
 
+def _bars(report: Mapping[str, Any], found: Mapping[str, Any]) -> Panel | None:
+    """What each way of drawing images is worth beside plain training, as bars."""
+    before, _ = sides(report)
+    tests = [(before.short, before.model.get("test"))] if before else []
+    for row in found["table"]:
+        name = row["name"].partition(":")[0].removesuffix(" drawn more often")
+        if name == "plain" and found["variant"] != "supervised":
+            name = "plain last layer"
+        tests.append((name, row["test"]))
+    known = [kind for kind in ("conflicting", "aligned")
+             if any(measure(test, kind).value is not None for _, test in tests)]  # fmt: skip
+    if not tests:
+        return None
+    names = {kind: kind for kind in known} or {"all": "average"}
+    rows = [
+        (textwrap.fill(name, 23), {kind: measure(test, key) for kind, key in names.items()})
+        for name, test in tests
+    ]
+    height = 0.4 + 0.26 * len(rows) * len(names)
+    source = svg(5.2, height, draw.worth(rows), left=1.55, bottom=0.3)
+    said = ", ".join(f"{name} {percent(next(iter(m.values())).value)}" for name, m in rows)
+    return Panel(
+        "Accuracy by what was drawn more often", "test images", source,
+        f"Accuracy on {next(iter(names))} test images: {said}",
+        [Line(f"{kind} images", draw.KINDS[kind]) for kind in names], False,
+    )  # fmt: skip
+
+
 def _panels(found: Mapping[str, Any]) -> list[Panel]:
     """Scores, how well they find conflicting images, ranks, and how training went."""
     kinds, panels = found["histogram"], []
     panels.append(
         Panel(
             "Bias scores", "training images whose labels are used",
-            svg(3.15, 2.2, draw.histogram(kinds, found["cutoff"])),
+            svg(3.15, 2.2, draw.histogram(kinds, found["cutoff"]), left=0.75),
             "Histogram of bias scores", [Line(k, draw.KINDS[k]) for k in kinds if k != "all"],
             False,
         )

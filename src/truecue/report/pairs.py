@@ -98,6 +98,7 @@ def _histogram(title: str, model: Mapping[str, Any], bias: str) -> Panel:
 
 def _training(history: Sequence[Mapping[str, Any]], bias: str) -> list[Panel]:
     epochs = [row["epoch"] for row in history]
+    dots: dict[str, Any] = {"marker": "o", "markersize": 3} if len(history) <= 12 else {}
 
     def strip(axes: Axes) -> None:
         series = {k: [row["means"][k] for row in history] for k in NAMES}
@@ -110,22 +111,28 @@ def _training(history: Sequence[Mapping[str, Any]], bias: str) -> list[Panel]:
         for name, colour in zip(NAMES, COLOURS, strict=True):
             known = [(e, v) for e, v in zip(epochs, series[name], strict=True) if v is not None]
             style = "-" if name.endswith("A") else "--"
-            axes.plot(*(zip(*known, strict=True) if known else ([], [])), style, color=colour)
+            xs, ys = zip(*known, strict=True) if known else ([], [])
+            axes.plot(xs, ys, linestyle=style, color=colour, **dots)
         axes.set(xlabel="epoch", ylabel="mean similarity")
+        axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
 
     def counts(axes: Axes) -> None:
         for name, colour in (("PC", POSITIVE), ("NA", NEGATIVE)):
             style = "--" if name == "PC" else "-"
-            axes.plot(epochs, [row["pairs"][name] for row in history], style, color=colour)
+            values = [row["pairs"][name] for row in history]
+            axes.plot(epochs, values, linestyle=style, color=colour, **dots)
         axes.set(xlabel="epoch", ylabel="pairs in a batch")
         axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
 
     def skipped(axes: Axes) -> None:
         for part, colour in (("pos", POSITIVE), ("neg", NEGATIVE)):
-            axes.plot(epochs, [100 * row["skipped"][part] for row in history], color=colour)
+            shares = [100 * row["skipped"][part] for row in history]
+            axes.plot(epochs, shares, color=colour, **dots)
         axes.set(xlabel="epoch", ylim=(-3, 103))
+        axes.locator_params(axis="x", integer=True)
         axes.set_yticks(range(0, 101, 25), [f"{y} %" for y in range(0, 101, 25)])
         axes.grid(axis="y")
 

@@ -13,6 +13,7 @@ from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import count, predictions
 from truecue.engine.judge import aligned_mask
+from truecue.engine.log import by_epoch
 from truecue.engine.run import Run
 from truecue.fitting import Fitted
 from truecue.methods.base import Method, method_name
@@ -61,9 +62,8 @@ def model_part(method: Method, fitted: Fitted, data: Splits, device: Device) -> 
     net, run, seconds = fitted
     curves = [row for row in run.log.rows if "branch" in row]
     losses = [
-        {"stage": row["stage"], "epoch": row["at"], "loss": row["loss"]}
-        for row in run.log.rows
-        if "loss" in row
+        {"stage": row["stage"], "epoch": row["epoch"], "loss": round(row["loss"], 6)}
+        for row in by_epoch(run.log.rows, ["loss"])
     ]
     mask = aligned_mask(data)
     branches = {

@@ -1,4 +1,4 @@
-"""Figures about classifiers along directions: logits over steps, slopes, scores, heat maps."""
+"""Figures about classifiers along directions: logits over steps, travel, scores, heat maps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from truecue.report.rank_figures import COLOURS
-from truecue.report.svg import svg, svg_file
+from truecue.report.svg import beside, svg, svg_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,15 +18,20 @@ LINES = 5
 _GREY = "#c9ced6"
 
 
-def logits(steps: Sequence[float], mean: Tensor, spread: Tensor, coloured: Sequence[int]) -> str:
-    """Logits over steps, a line for each class, as a data address.
+def logits(
+    steps: Sequence[float], mean: Tensor, spread: Tensor, coloured: Sequence[int],
+    names: Sequence[str] = (),
+) -> bytes:  # fmt: skip
+    """Logits over steps, a line for each class, as an SVG file's content.
 
     Args:
         steps: m.
         mean: float [m, c].
         spread: float [m, c], half of the band's width; only coloured lines have a band.
         coloured: classes that get a colour, at most five.
+        names: of the coloured classes, for a legend beside the lines; left out: no legend.
     """
+    room = beside(names) if names else 0.15
 
     def draw(axes: Axes) -> None:
         for c in range(mean.shape[1]):
@@ -36,38 +41,38 @@ def logits(steps: Sequence[float], mean: Tensor, spread: Tensor, coloured: Seque
             line, width = mean[:, c], spread[:, c]
             low, high = (line - width).tolist(), (line + width).tolist()
             axes.fill_between(steps, low, high, color=COLOURS[place], alpha=0.15, linewidth=0)
-            axes.plot(steps, line.tolist(), color=COLOURS[place])
+            label = names[place] if names else None
+            axes.plot(steps, line.tolist(), color=COLOURS[place], label=label)
         axes.set(xlabel="step", ylabel="logit", xlim=(steps[0], steps[-1]))
         axes.grid(axis="y")
+        if names:
+            axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.05))
 
-    return svg(3.4, 2.4, draw)
+    return svg_file(3.25 + room, 2.4, draw, right=room)
 
 
-def slopes(
-    names: Sequence[str], values: Sequence[float], errors: Sequence[float],
-    bands: Sequence[tuple[float, float]], flagged: Sequence[bool],
+def travels(
+    names: Sequence[str], values: Sequence[float], band: tuple[float, float],
+    flagged: Sequence[bool],
 ) -> str:  # fmt: skip
-    """A bar for each direction, what random ones do in grey behind it, as a data address.
+    """A bar for each direction, what random ones do in grey behind them, as a data address.
 
     Args:
         names: of the bars, from above.
         values: their lengths; nan for none.
-        errors: half of the interval's width.
-        bands: between these lie 95 % of random directions.
+        band: between these lie 95 % of random directions.
         flagged: coloured bars.
     """
 
     def draw(axes: Axes) -> None:
-        for i, (value, error) in enumerate(zip(values, errors, strict=True)):
-            low, high = bands[i]
-            axes.barh(i, high - low, 0.86, left=low, color="#e9ecf0")
+        axes.axvspan(*band, color="#e9ecf0", zorder=0)
+        for i, value in enumerate(values):
             if not math.isnan(value):
-                axes.barh(i, value, 0.5, color=COLOURS[1] if flagged[i] else "#8b94a3")
-                axes.hlines(i, value - error, value + error, color="#1c2430", linewidth=1.2)
+                axes.barh(i, value, 0.5, color=COLOURS[1] if flagged[i] else "#8b94a3", zorder=2)
         axes.axvline(0, color="#8b94a3", linewidth=0.8)
         axes.set_yticks(range(len(names)), list(names))
         axes.set(ylim=(len(names) - 0.4, -0.6),
-                 xlabel="change of the margin over all steps, per change of the image")  # fmt: skip
+                 xlabel="way of the logits per way of the image")  # fmt: skip
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
 

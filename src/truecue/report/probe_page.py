@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from truecue.report.directions import SHOWN, signed
 from truecue.report.page import environment
 from truecue.report.rank_figures import COLOURS
 from truecue.report.report import twin_of, write_page
+from truecue.report.sheet import Caption, sheet
+from truecue.report.svg import data_address
 from truecue.report.view import percent
 
 if TYPE_CHECKING:
@@ -54,13 +57,15 @@ class Real(NamedTuple):
     drift: held.Drift
     nearest: Tensor
     """float [k, m], see `truecue.directions.confirm.nearest`."""
+    guesses: str = ""
+    """Of which directions the scorer knows nothing (without a full stop); empty: of none."""
 
 
 def write_probe(
     found: Probe, generator: Generator, directions: Directions, see: ClassifierView,
     classes: Sequence[str], real: Real | None, out: Path, about: Mapping[str, Any],
 ) -> Path:  # fmt: skip
-    """Write `index.html` and `probe.json` into a folder.
+    """Write `index.html`, `probe.json` and pictures of each direction into a folder.
 
     Args:
         found: what the classifier does.
@@ -79,6 +84,9 @@ def write_probe(
         StorageError: a file could not be written.
     """
     warned = caveats(found, generator, directions, see, real)
+    shown = _order(found)[:SHOWN]
+    parts = [_direction(k, found, generator, directions, see, classes, real) for k in shown]
+    files = dict(file for part in parts for file in part["files"])
     twin = twin_of({
         "about": dict(about),
         "steps": found.steps,
@@ -90,29 +98,27 @@ def write_probe(
         "caveats": warned,
         "directions": table(found, directions.names, classes),
         "real": None if real is None else _real_numbers(real, directions.names, classes),
-        "to_judge": _to_judge(found, generator, directions, see, about),
+        "to_judge": {"shown": shown} | _to_judge(found, generator, directions, see, about),
     })  # fmt: skip
     page = environment().get_template("probe.html.j2").render(
         headline=headline(found, real),
         created=facts.moment(about.get("created")),
         caveats=warned,
-        bars=_bars(found, directions.names, classes),
+        bars=_bars(found, directions.names),
         n=len(found.codes),
         null=len(found.null_per_change),
         level=percent(LEVEL),
         columns=[signed(s) for s in found.steps],
-        parts=[
-            _direction(k, found, generator, directions, see, classes, real)
-            for k in _order(found)[:SHOWN]
-        ],
+        parts=parts,
         facts=_facts(about, directions),
+        folder=quote(str(out)),
     )  # fmt: skip
-    return write_page(out / "index.html", page, "probe.json", twin)
+    return write_page(out / "index.html", page, "probe.json", twin, files)
 
 
 def headline(found: Probe, real: Real | None) -> tuple[str, str]:
     """The finding in a sentence (without a full stop), and its tone."""
-    flagged = found.flagged.any(1)
+    flagged = found.flagged
     some, k = int(flagged.sum()), len(flagged)
     text = f"{some} of {k} directions move the classifier more than random ones do"
     if real is None:
@@ -126,16 +132,13 @@ def headline(found: Probe, real: Real | None) -> tuple[str, str]:
     return text, "bad" if cues else "unclear" if some or mattering else "good"
 
 
-def sentence(
-    k: int, found: Probe, names: Sequence[str], classes: Sequence[str], real: Real | None
-) -> str:
+def sentence(k: int, found: Probe, names: Sequence[str], real: Real | None) -> str:
     """One direction in one line."""
     if not bool(found.moves.visible[k]):
         return f"{names[k]:>4}  no visible effect"
-    c = _strongest(found, k)
     text = f"{names[k]:>4}  flips {percent(float(found.moves.flips[k]))} of predictions;"
-    text += f" most: class {classes[c]}, q {float(found.q[k, c]):.3f}"
-    flagged = bool(found.flagged[k].any())
+    text += f" travel {float(found.moves.travel[k]):.3g}, q {float(found.q[k]):.3f}"
+    flagged = bool(found.flagged[k])
     text += "; more than random directions" if flagged else "; like a random direction"
     if real is None:
         return text
@@ -159,6 +162,12 @@ def caveats(
     said = []
     if directions.generator and directions.generator != generator.digest():
         said.append("The directions were found in another generator, or in other weights of it")
+    if (tests := len(directions)) > LEVEL * (1 + len(found.null_per_change)):
+        said.append(
+            f"With {len(found.null_per_change)} random directions, one of {tests} directions alone"
+            f" cannot be flagged, however much it moves the classifier; ask for {20 * tests} or"
+            " more"
+        )
     hidden = [directions.names[k] for k in (~found.moves.visible).nonzero().squeeze(1).tolist()]
     if hidden:
         said.append(f"No visible effect: {', '.join(hidden)}")
@@ -196,9 +205,11 @@ def _of_real(found: Probe, names: Sequence[str], real: Real) -> list[str]:
             for k in drifted
         )
         said.append(
-            f"The scorer drifts on real images along {listed}, compared with generated ones; its"
-            " order of real images may mean something else"
+            f"Scores of real images differ from those of generated ones along {listed}; their order"
+            " may mean something else"
         )
+    if real.guesses:
+        said.append(real.guesses)
     if real.part == "train":
         said.append("Real images are training images: accuracy at both ends is too good")
     return said
@@ -248,29 +259,19 @@ def _to_judge(
 
 def _order(found: Probe) -> list[int]:
     """Directions, those that move the classifier most first."""
-    least = found.p.nan_to_num(2).amin(1)
-    size = found.per_change.abs().nan_to_num(0).amax(1)
-    return sorted(range(len(least)), key=lambda k: (float(least[k]), -float(size[k])))
+    travel = found.moves.travel.nan_to_num(-1)
+    return travel.argsort(descending=True, stable=True).tolist()
 
 
-def _strongest(found: Probe, k: int) -> int:
-    """The class whose margin stands out most along a direction."""
-    scale = found.null_per_change.square().mean(0).sqrt().clamp(min=1e-12)
-    return int((found.per_change[k] / scale).abs().nan_to_num(-1).argmax())
-
-
-def _bars(found: Probe, names: Sequence[str], classes: Sequence[str]) -> str:
+def _bars(found: Probe, names: Sequence[str]) -> str:
     order = _order(found)[:SHOWN]
-    best = {k: _strongest(found, k) for k in order}
-    reach = found.steps[-1] - found.steps[0]
-    wide = 1.96 * reach * found.moves.margin_se / found.moves.change.clamp(min=1e-12)[:, None]
-    band = found.band.tolist()
-    return draw.slopes(
-        [f"{names[k]}, class {classes[best[k]]}" for k in order],
-        [float(found.per_change[k, best[k]]) for k in order],
-        [float(wide[k, best[k]]) for k in order],
-        [(band[0][best[k]], band[1][best[k]]) for k in order],
-        [bool(found.flagged[k].any()) for k in order],
+    drawn = found.null.travel[found.null.visible]
+    ends = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=torch.float64))
+    return draw.travels(
+        [names[k] for k in order],
+        found.moves.travel[order].tolist(),
+        (float(ends[0]), float(ends[1])),
+        found.flagged[order].tolist(),
     )
 
 
@@ -284,21 +285,32 @@ def _direction(
                       found.steps)[:, 0]  # fmt: skip
     p = see(images.flatten(0, 1)).softmax(1).unflatten(0, images.shape[:2])
     sure, label = p.max(2)
-    strips = []
-    for i, row in enumerate(images):
-        said = [f"{classes[c]} {s:.0%}" for c, s in zip(label[i], sure[i], strict=True)]
-        strips.append((f"start {i + 1}", plain_tiles("probe", row, tuple(said))))
+    rows = [f"start {i + 1}" for i in range(len(images))]
+    captions = [
+        [f"{classes[c]} {s:.0%}" for c, s in zip(*row, strict=True)]
+        for row in zip(label, sure, strict=True)
+    ]
     size = found.per_change[k].abs().nan_to_num(0)
     shown = size.argsort(descending=True, stable=True)[: draw.LINES].tolist()
-    flagged = bool(found.flagged[k].any())
     return {
         "name": directions.names[k],
-        "flagged": flagged,
+        "flagged": bool(found.flagged[k]),
         "visible": bool(moves.visible[k]),
+        "travel": f"{float(moves.travel[k]):.3g}",
+        "p": f"{float(found.p[k]):.2g}",
+        "q": f"{float(found.q[k]):.2g}",
         "flips": percent(float(moves.flips[k])),
         "change": f"{float(moves.change[k]):.3f}",
-        "strips": strips,
-        "chart": draw.logits(found.steps, moves.mean[k], moves.spread[k], shown),
+        "strips": [
+            (name, plain_tiles("probe", row, tuple(said)))
+            for name, row, said in zip(rows, images, captions, strict=True)
+        ],
+        "files": [
+            (f"direction{k}.png", _sheet(images, rows, found.steps, captions)),
+            (f"logits{k}.svg", draw.logits(found.steps, moves.mean[k], moves.spread[k], shown,
+                                           [classes[c] for c in shown])),
+        ],
+        "chart": data_address(draw.logits(found.steps, moves.mean[k], moves.spread[k], shown)),
         "legend": [(classes[c], COLOURS[place]) for place, c in enumerate(shown)],
         "others": len(classes) > len(shown),
         "histogram": None
@@ -308,9 +320,9 @@ def _direction(
             (classes[c], _signed(moves.slope[k, c], moves.slope_se[k, c]),
              _signed(moves.margin[k, c], moves.margin_se[k, c]),
              f"{float(moves.monotone[k, c]):+.2f}", f"{float(found.per_change[k, c]):+.3g}",
-             f"{float(found.p[k, c]):.2g}", f"{float(found.q[k, c]):.2g}",
-             bool(found.flagged[k, c]))
-            for c in found.p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
+             f"{float(found.class_p[k, c]):.2g}", f"{float(found.class_q[k, c]):.2g}",
+             bool(found.one_way[k, c]))
+            for c in found.class_p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
         ],
         "real": [] if real is None else [_real_row(g, real, classes) for g in _shown(k, real)],
         "together": None if real is None or k not in real.found.together
@@ -318,10 +330,20 @@ def _direction(
     }  # fmt: skip
 
 
+def _sheet(
+    images: Tensor, rows: Sequence[str], steps: Sequence[float], captions: Sequence[Sequence[str]]
+) -> bytes:
+    """Images [starts, steps, c, h, w] of one direction as a PNG file, the start of each framed."""
+    framed = torch.zeros(images.shape[:2], dtype=torch.bool)
+    framed[:, len(steps) // 2] = True
+    below = [[Caption((said,)) for said in row] for row in captions]
+    return sheet(images, rows, [signed(s) for s in steps], framed, below)
+
+
 def _shown(k: int, real: Real) -> list[held.RealGap]:
-    """Flagged classes first, then those that differ most."""
+    """The classes that differ most."""
     mine = [gap for gap in real.found.gaps if gap.direction == k]
-    return sorted(mine, key=lambda g: (not g.flagged, g.gap.p, -g.gap.gap.value))[:REAL]
+    return sorted(mine, key=lambda g: (g.gap.p, -g.gap.gap.value))[:REAL]
 
 
 def _together(found: held.Together) -> str:
@@ -371,6 +393,7 @@ def _points(share: float) -> str:
 
 def _facts(about: Mapping[str, Any], directions: Directions) -> list[tuple[str, str]]:
     names = {"generator": "Generator", "model": "Classifier", "data": "Real images",
+             "measure": "Ranked by",
              "seed": "Seed", "command": "Command", "device": "Device",
              "truecue": "truecue"}  # fmt: skip
     said = [(name, str(about[key])) for key, name in names.items() if about.get(key) is not None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from truecue.report.figures import Line
+from truecue.report.figures import Line, bar
+from truecue.report.view import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,14 +81,32 @@ def over_epochs(stages: Sequence[Sequence[Mapping[str, Any]]], key: str) -> Any:
 
     def draw(axes: Axes) -> None:
         for k, rows in enumerate(stages):
-            axes.plot([row["epoch"] for row in rows], [row[key] for row in rows],
-                      color=colour_of(k))  # fmt: skip
+            marker = "o" if len(rows) <= 12 else None  # one epoch alone would not be seen
+            axes.plot([row["epoch"] for row in rows], [row[key] for row in rows], marker=marker,
+                      markersize=3, color=colour_of(k))  # fmt: skip
         if key == "rank_penalty":
             axes.axhline(COLLAPSED, color="#1c2430", linewidth=1, linestyle=":")
             axes.set_ylim(0, 1)
         axes.set(xlabel="epoch")
         axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
+
+    return draw
+
+
+def worth(rows: Sequence[tuple[str, Mapping[str, Measure]]]) -> Any:
+    """Accuracies of several classifiers as bars, one for each kind of images."""
+
+    def draw(axes: Axes) -> None:
+        for k, (_, shares) in enumerate(rows):
+            height = 0.8 / len(shares)
+            for n, (kind, found) in enumerate(shares.items()):
+                bar(axes, k + (n - (len(shares) - 1) / 2) * height, height, found, KINDS[kind])
+        axes.set(xlim=(0, 115), ylim=(len(rows) - 0.5, -0.5))
+        axes.set_xticks(range(0, 101, 25), [f"{x} %" for x in range(0, 101, 25)])
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
 
     return draw
 

@@ -72,7 +72,7 @@ def render(found: RankComparison, files: Mapping[str, bytes], numbers: Mapping[s
         rows=rows(numbers),
         biased=any(model["conflicting"] is not None for model in models),
         few=any(model["n"] < 2 * model["n_features"] for model in models),
-        dead=[(m["name"], count(m["dead"])) for m in models if m["dead"]],
+        dead=[(m["name"], m["dead"]) for m in models if m["dead"]],
         panels=[
             Panel(title, note, data_address(files[name]), title, draw.legend(
                 [f"{m['name']}: H {m['entropy']:.2f}" for m in models] if name == "spectra.svg"
@@ -111,19 +111,12 @@ def rows(numbers: Mapping[str, Any]) -> list[tuple[str, ...]]:
             count(m["n_features"]),
             f"{m['penalty']:.3f}",
             percent(m["conflicting_share"], 1),
-            "–" if m["strength"] is None else f"{m['strength']:g}",
+            "–" if m["strength"] is None else f"{m['strength']:.4g}",
             percent(m["aligned"], 1),
             percent(m["conflicting"], 1),
         )
         for m in numbers["models"]
     ]
-
-
-COLUMNS = (
-    "model", "H", "exp(H)", "features", "L_reg", "conflicting in training", "strength",
-    "aligned", "conflicting",
-)  # fmt: skip
-"""Of `rows`."""
 
 
 def figures(found: RankComparison) -> dict[str, bytes]:
@@ -134,14 +127,17 @@ def figures(found: RankComparison) -> dict[str, bytes]:
                                                                   "strength")):  # fmt: skip
         points = [m for m in found.models if getattr(m, key) is not None]
         if len({getattr(m, key) for m in points}) > 1:
-            files[name] = svg_file(4.6, 2.9, against(points, key), right=0.65)
+            files[name] = svg_file(4.8, 2.9, against(points, key), right=0.8)
     for k, model in enumerate(found.models[:MOST]):
         files[f"correlation-{k}.svg"] = svg_file(2.6, 2.6, _heat(model), 0.3, 0.3, 0.05, 0.05)
     return files
 
 
-def against(models: list[FeatureRank], key: str) -> Any:
-    """H against one property of the models, with accuracies on a second axis; means over equals."""
+def against(models: list[FeatureRank], key: str, *, legend: bool = False) -> Any:
+    """H against one property of the models, with accuracies on a second axis; means over equals.
+
+    A page has the legend beside its figures; `legend` puts it below one that stands alone.
+    """
     points: dict[float, list[FeatureRank]] = {}
     for model in models:
         points.setdefault(float(getattr(model, key)), []).append(model)
@@ -166,9 +162,14 @@ def against(models: list[FeatureRank], key: str) -> Any:
         axes.set_xticks(places, [f"{100 * x:.3g} %" if share else f"{x:g}" for x in xs])
         axes.set(xlabel="conflicting training images" if share else "strength of the regulariser",
                  ylabel="H")  # fmt: skip
-        second.set(ylim=(-3, 103))
+        second.set(ylim=(-3, 103), ylabel="accuracy on test images")
         second.set_yticks(range(0, 101, 25), [f"{y} %" for y in range(0, 101, 25)])
         axes.grid(axis="y")
+        if legend:
+            handles = [*axes.lines, *second.lines]
+            axes.legend(handles, ["H (dots: single models)", "accuracy, aligned",
+                                  "accuracy, conflicting"], frameon=False, ncols=3,
+                        loc="upper center", bbox_to_anchor=(0.5, -0.17))  # fmt: skip
 
     return draw_it
 

@@ -13,7 +13,17 @@ from truecue.report import facts
 from truecue.report.gaps import Repair, repair_arrows
 from truecue.report.page import environment
 from truecue.report.ranked import accuracy_by_rank
-from truecue.report.repair_words import TUNED, between, headline, next_steps, signed
+from truecue.report.repair_words import (
+    TUNED,
+    between,
+    commands,
+    headline,
+    moved,
+    next_steps,
+    outcome,
+    settings_in_words,
+    signed,
+)
 from truecue.report.report import sound
 from truecue.report.svg import data_address
 from truecue.report.view import Measure, count, interval, percent
@@ -106,7 +116,10 @@ def part(told: Mapping[str, Any], name: str) -> dict[str, Any]:
         "rows": rows,
         "groups": groups if before["groups"] else [],
         "group_names": list(_GROUPS.values()),
-        "arrows": data_address(repair_arrows(arrows).encode()) if known else None,
+        "known": known,
+        "arrows": data_address(repair_arrows(arrows).encode())
+        if known and moved(told, name)
+        else None,
         "curves": data_address(accuracy_by_rank(curves).encode()) if known else None,
     }
 
@@ -139,7 +152,7 @@ def logs(told: Mapping[str, Any]) -> list[dict[str, Any]]:
             for e in run["log"]
         ]  # fmt: skip
         made.append({"title": found["title"], "rows": rows, "chosen": run["chosen"],
-                     "reached": run["reached"], "images": count(run["images"])})  # fmt: skip
+                     "said": outcome(told, name)})  # fmt: skip
     return made
 
 
@@ -169,11 +182,11 @@ def _facts(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     sizes = told["sizes"]
     found = {
         "Audit": told["audit"],
-        "Command": told["facts"].get("command"),
+        "Command": commands(told) or None,
         "Images": f"to choose an epoch by {count(sizes['select'])}, to measure by"
         f" {count(sizes['val'])} validation and {count(sizes['test'])} test images",
         "Seeds": ", ".join(map(str, told["seeds"])),
-        "Settings": ", ".join(f"{k} {v:g}" for k, v in told["settings"].items()),
+        "Settings": settings_in_words(told),
         "Labels used": "class labels of training and validation images, and the audit's verdicts;"
         " no bias labels",
         "Device": told["device"],

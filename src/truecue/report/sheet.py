@@ -14,12 +14,12 @@ from truecue.report.pictures import NARROW, SMALL, WIDE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from PIL import Image
+    from PIL import Image, ImageDraw
     from PIL.ImageFont import FreeTypeFont
     from torch import Tensor
 
-_GAP, _EDGE, _LINE = 6, 12, 15
-_INK, _SOFT, _HOT = (28, 36, 48), (91, 101, 114), (194, 80, 15)
+_GAP, _EDGE, _LINE, _DASH = 6, 12, 15, 5
+_INK, _SOFT, _FAINT, _HOT = (28, 36, 48), (91, 101, 114), (139, 148, 163), (194, 80, 15)
 RIGHT, WRONG = (0, 114, 100), (194, 80, 15)
 """Bluish green and vermilion, which readers who see no red or green tell apart."""
 _QUALITY = 85
@@ -41,6 +41,7 @@ def sheet(
     failed: Tensor | None = None,
     captions: Sequence[Sequence[Caption]] = (),
     *,
+    dashed: Tensor | None = None,
     side: int = WIDE,
     lossy: bool = False,
 ) -> bytes:
@@ -52,6 +53,7 @@ def sheet(
         rows: names.
         columns: names.
         failed: bool [rows, columns], pictures that get a frame.
+        dashed: bool [rows, columns], pictures that get a lighter frame, of dashes.
         captions: for each row what stands below its pictures; rows may be shorter than the table.
         side: pixels of the longer side to which larger pictures are reduced.
         lossy: a WebP file (JPEG where Pillow has no WebP) instead of a PNG file, a tenth as large.
@@ -85,6 +87,8 @@ def sheet(
             if failed is not None and bool(failed[r, k]):
                 box = (x - 2, y - 2, x + width + 1, y + height + 1)
                 draw.rectangle(box, outline=_HOT, width=2)
+            elif dashed is not None and bool(dashed[r, k]):
+                _dashes(draw, (x - 2, y - 2, x + width + 1, y + height + 1))
         for k, caption in enumerate(captions[r] if captions else ()):
             place = margin + across * k + width / 2, tops[r] + height + 1
             for number, (text, ink) in enumerate(_lines(caption)):
@@ -106,6 +110,17 @@ def _lines(caption: Caption) -> list[tuple[str, tuple[int, int, int]]]:
         mark, ink = ("✓", RIGHT) if caption.right else ("✗", WRONG)
         made[-1] = f"{mark} {made[-1][0]}", ink
     return made
+
+
+def _dashes(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
+    """A rectangle of dashes."""
+    left, top, right, bottom = box
+    for x in range(left, right, 2 * _DASH):
+        for y in (top, bottom - 1):
+            draw.rectangle((x, y, min(x + _DASH, right), y + 1), fill=_FAINT)
+    for y in range(top, bottom, 2 * _DASH):
+        for x in (left, right - 1):
+            draw.rectangle((x, y, x + 1, min(y + _DASH, bottom)), fill=_FAINT)
 
 
 def _fitting(text: str, font: FreeTypeFont, width: float) -> str:

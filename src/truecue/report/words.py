@@ -12,6 +12,7 @@ from truecue.report.view import (
     compare,
     difference,
     known_bias,
+    measure,
     percent,
     sides,
 )
@@ -69,11 +70,32 @@ def _with_bias(report: Mapping[str, Any], before: Side, after: Side, bias: str) 
     lost = -(difference(*aligned) or 0.0) if compare(*aligned) == "down" else 0.0
     if lost >= PRICE:
         end += f". {_price(*aligned, bias)}"
+    if added := _added(report, after):
+        end += f". {added}"
     details = [_gap(after, bias), *_overall(before, after), *_chance(report)]
     if 0 < lost < PRICE:
         details.insert(1, f"{_price(*aligned, bias)}.")
     worse = compare(before.measure("unbiased"), after.measure("unbiased")) == "down"
     return Verdict(f"{start}; {end}.", _tone(change, worse), details)
+
+
+def _added(report: Mapping[str, Any], after: Side) -> str:
+    """Where drawing errors more often gains nothing over the plain classifier: that it does not."""
+    found = report.get("lowrank") or {}
+    rows = [row for row in found.get("table") or [] if row["name"].startswith("plain")]
+    if not rows:
+        return ""
+    pair = measure(rows[0]["test"], "conflicting"), after.measure("conflicting")
+    gain = difference(*pair)
+    if gain is None or compare(*pair) == "up":
+        return ""
+    other, what = "A plain last layer on the same encoder", "drawing errors more often"
+    if found["variant"] == "supervised":
+        other = "The same network, trained plainly,"
+    elif found["variant"] == "semi":
+        what = "training the whole network with errors drawn more often"
+    nothing = "nothing" if gain <= 0 else "nothing that is beyond chance"
+    return f"{other} was right on {percent(pair[0].value)}: {what} added {nothing}"
 
 
 def _tone(change: Change, worse: bool) -> Literal["good", "bad", "unclear"]:

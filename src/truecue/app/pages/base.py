@@ -35,6 +35,13 @@ class Number(View):
         return cls(**{key: finite(estimate.get(key)) for key in ("value", "low", "high")})
 
 
+class Next(View):
+    """What to do next."""
+
+    text: str
+    command: str | None = None
+
+
 class Named(View):
     """A feature of a class, with what was said about it."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
-from truecue.app.pages.base import Number, View, finite
+from truecue.app.pages.base import Next, Number, View, finite
 from truecue.app.source import Source
 from truecue.metrics.agreement import Robustness, agreement, effective_robustness
 from truecue.metrics.ranking import EndHits
+from truecue.report.audit_page import place
 
 
 class ClassGap(View):
@@ -60,6 +62,7 @@ class BiasPage(View):
     line: tuple[float, float] | None
     """Slope and intercept through the models."""
     stale: bool
+    next: list[Next]
 
 
 def bias_page(source: Source, split: str) -> BiasPage:
@@ -81,7 +84,29 @@ def bias_page(source: Source, split: str) -> BiasPage:
         low=found and found["low"], high=found and found["high"], classes=rows,
         missing=len(source.classes) - len(rows), models=models,
         line=line and (line.slope, line.intercept), stale=source.is_stale(),
+        next=_next(source) if rows else [],
     )  # fmt: skip
+
+
+def _next(source: Source) -> list[Next]:
+    """Commands that act on the gap, and what they may cost."""
+    folder = shlex.quote(str(source.audit.folder))
+    repair = Next(
+        text="Repair the model's last layer on training images without these cues. It takes seconds"
+        " and may cost some accuracy on images that have them; the page Repair says how much:",
+        command=f"truecue repair {folder}",
+    )
+    if source.repair() is not None:
+        repair = Next(text="The model has been repaired: see the page Repair.")
+    return [
+        repair,
+        Next(
+            text="Train anew by a method that needs no bias labels, and compare. It takes about"
+            " twice the time of plain training, and may cost accuracy on images that follow the"
+            " cue:",
+            command=f"truecue train lff {place(source.audit)}",
+        ),
+    ]
 
 
 def _class(row: dict[str, Any]) -> ClassGap:

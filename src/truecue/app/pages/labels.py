@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from truecue.app.pages.base import View
+import shlex
+
+from truecue.app.pages.base import Next, View
 from truecue.app.pictures import core_features
 from truecue.app.source import Source
+from truecue.report.audit_page import place
 
 FINDINGS = {
     "label_wrong": "label wrong",
@@ -59,6 +62,7 @@ class LabelsPage(View):
     total: int
     """Images of all classes that are up for review."""
     stale: bool
+    next: list[Next]
 
 
 def labels_page(source: Source, split: str, annotator: str, start: int) -> LabelsPage:
@@ -88,7 +92,28 @@ def labels_page(source: Source, split: str, annotator: str, start: int) -> Label
         split=split, splits=[s for s in source.audit.splits if s != "train"],
         measured=found is not None, classes=classes, reviewed=len(said), start=start,
         count=PER_PAGE, total=total, stale=source.is_stale(),
+        next=_next(source) if classes else [],
     )  # fmt: skip
+
+
+def _next(source: Source) -> list[Next]:
+    """What to do with the answers."""
+    folder = source.audit.folder
+    model, out = (shlex.quote(str(path)) for path in
+                  (folder / "model.safetensors", f"{folder}-relabelled"))  # fmt: skip
+    return [
+        Next(
+            text="Save the answers as CSV (above): the number of an image is its place in its"
+            " split. Mend wrong labels in your data, and leave out or crop images that show several"
+            " things."
+        ),
+        Next(
+            text="Audit the same model on the mended images: the gaps of these classes may have"
+            " been labels. It encodes images that have changed, and forgets no verdict of this"
+            " audit:",
+            command=f"truecue audit {place(source.audit)} --model {model} --out {out}",
+        ),
+    ]
 
 
 def page_of(place: int) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from truecue.app.pages.base import Number, View, finite
+from truecue.app.pages.base import Next, Number, View, finite
 from truecue.app.source import Source
 from truecue.errors import DataError
+from truecue.report import repair_words as words
 
 
 class RepairRow(View):
@@ -38,6 +39,18 @@ class RepairPage(View):
     repaired: list[str]
     """Names of the classes that were repaired."""
     notes: list[str]
+    headline: str
+    """What the repair that was meant came to, on the half of the validation images that no epoch
+    was chosen by."""
+    tone: str
+    """`good`, `bad` or `unclear`."""
+    outcomes: list[tuple[str, str]]
+    """For each method which epoch is kept."""
+    moved: bool
+    """Whether any repair changed the accuracy or the gap on these images."""
+    settings: str
+    command: str
+    next: list[Next]
 
 
 def repair_page(source: Source, split: str) -> RepairPage:
@@ -50,7 +63,8 @@ def repair_page(source: Source, split: str) -> RepairPage:
     if told is None:
         models = sorted(path.name for path in (Path(folder) / "repair").glob("*.safetensors"))
         return RepairPage(folder=folder, there=False, models=models, split=split, splits=[], n=0,
-                          rows=[], repaired=[], notes=[])  # fmt: skip
+                          rows=[], repaired=[], notes=[], headline="", tone="", outcomes=[],
+                          moved=False, settings="", command="", next=[])  # fmt: skip
     try:
         splits = list(told["before"])
         split = split or splits[-1]
@@ -63,6 +77,12 @@ def repair_page(source: Source, split: str) -> RepairPage:
             folder=folder, there=True, models=[], split=split, splits=splits,
             n=told["sizes"][split], rows=rows,
             repaired=[row["name"] for row in told["repaired"]], notes=told["notes"],
+            headline=words.headline(told)[0], tone=words.headline(told)[1],
+            outcomes=[(m["title"], words.outcome(told, name))
+                      for name, m in told["methods"].items()],
+            moved=words.moved(told, split), settings=words.settings_in_words(told),
+            command=words.commands(told),
+            next=[Next(text=step.text, command=step.command) for step in words.next_steps(told)],
         )  # fmt: skip
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise DataError(

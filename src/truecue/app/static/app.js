@@ -105,5 +105,9 @@ function ready() {
   for (const address of (judge ? judge.dataset.prefetch.split(" ") : []).filter(Boolean))
     new Image().src = address;
 }
-document.addEventListener("htmx:afterSettle", ready);
+document.addEventListener("htmx:afterSettle", () => {
+  ready();
+  const current = document.querySelector("[data-current]");
+  if (current) current.scrollIntoView({ block: "nearest" });
+});
 ready();

@@ -61,7 +61,7 @@ class BAR(Suite):
     """Refuse a copy that has not the published numbers of images."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the photographs; the validation images are drawn from the training images."""
         folder = self.folder(root)

@@ -42,7 +42,7 @@ class Suite(Config, ABC):
         return None
 
     @classmethod
-    def folder(cls, root: Path | None) -> Path:
+    def folder(cls, root: Path | str | None) -> Path:
         """The folder of the suite's files.
 
         Raises:
@@ -53,7 +53,7 @@ class Suite(Config, ABC):
                 f"{cls.__name__} needs a folder with its files (--root, or TRUECUE_DATA):"
                 f" {cls.layout}. To get them: {cls.obtain}"
             )
-        found = cls.find(root)
+        found = cls.find(Path(root))
         if found is None:
             raise DataError(
                 f"the files of {cls.__name__} are not in {root}. Expected: {cls.layout}. To get"
@@ -65,7 +65,7 @@ class Suite(Config, ABC):
     """Settings that take the suite's own bias away, so that another can be planted."""
 
     @abstractmethod
-    def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Read or make the three splits.
 
         A suite that decodes files may take a third argument, `progress`: it is called with the

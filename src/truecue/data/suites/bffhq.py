@@ -67,7 +67,7 @@ class BFFHQ(Suite):
     known for 0.5 percent."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the faces; nothing is drawn, so the seed has no effect."""
         folder = self.folder(root)

@@ -59,7 +59,7 @@ class BiasedMNIST(OfMNIST):
     test_size: Annotated[int, Field(ge=100, le=10_000)] = 10_000
     """Images drawn from MNIST's test images, before they are coloured."""
 
-    def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Read MNIST and colour it."""
         mnist = read_mnist(root)
         ids, ids_test = self._drawn(mnist, "train", seed), self._drawn(mnist, "test", seed)

@@ -99,7 +99,7 @@ class CelebA(Suite):
         return self
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the faces; the seed draws the subset, if one is wanted."""
         folder = self.folder(root)

@@ -73,7 +73,7 @@ class _Form(NamedTuple):
     lossy: bool = False
 
 
-def read_cifar10(root: Path | None, progress: Progress | None = None) -> Cifar10:
+def read_cifar10(root: Path | str | None, progress: Progress | None = None) -> Cifar10:
     """The images as arrays, in the order of the files; read once and then taken from the cache.
 
     Args:
@@ -87,7 +87,7 @@ def read_cifar10(root: Path | None, progress: Progress | None = None) -> Cifar10
         raise DataError(
             f"CIFAR-10 needs a folder with its files (--root, or TRUECUE_DATA): {LAYOUT}"
         )
-    form = next(_forms(root), None)
+    form = next(_forms(Path(root)), None)
     if form is None:
         raise DataError(f"there is no CIFAR-10 in {root}. Expected: {LAYOUT}")
     key = fingerprint(form.files)

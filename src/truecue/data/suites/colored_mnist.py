@@ -41,7 +41,7 @@ class ColoredMNIST(OfMNIST):
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training images that becomes the (equally biased) validation set; 0: none."""
 
-    def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Read MNIST and colour it."""
         mnist = read_mnist(root)
         x, y = mnist["x_train"], mnist["y_train"]

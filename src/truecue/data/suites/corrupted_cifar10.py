@@ -66,7 +66,7 @@ class CorruptedCIFAR10(Suite):
     """Share of the training images that becomes the (equally biased) validation set; 0: none."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read CIFAR-10 and corrupt it, or find the corrupted images in the cache.
 

@@ -57,7 +57,7 @@ class Digits(Suite):
     coloured: bool = True
     """False leaves the digits grey, without a known bias."""
 
-    def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Divide, enlarge and colour the digits."""
         source = cached_arrays("digits", (1,), _read)
         small, y = source["images"], source["y"]

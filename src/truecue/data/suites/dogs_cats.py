@@ -79,7 +79,7 @@ class DogsCats(Suite):
     """Refuse lists that have not the published numbers of images."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the photographs and draw the splits."""
         folder = self.folder(root)

@@ -72,7 +72,7 @@ class Folder(Suite):
     """Leave out images that cannot be read, and say so in the report, rather than stop."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the images, from the cache where they were decoded before.
 
@@ -109,7 +109,7 @@ class Folder(Suite):
         sets = _sets(listing, decoded, parts)
         return Splits(sets["train"], sets.get("val"), sets["test"], bias=self.bias, notes=notes)
 
-    def listing(self, root: Path | None = None) -> Listing:
+    def listing(self, root: Path | str | None = None) -> Listing:
         """What there is, before any image is opened.
 
         Raises:
@@ -158,14 +158,15 @@ class Folder(Suite):
         shards = find_shards(base)
         return read_shards(shards, image, self.split) if shards else None
 
-    def _base(self, root: Path | None) -> Path | None:
-        return Path(self.root).expanduser() if self.root else root
+    def _base(self, root: Path | str | None) -> Path | None:
+        given = self.root or root
+        return None if given is None else Path(given).expanduser()
 
     def _table(self, base: Path | None) -> Path:
         table = Path(self.table).expanduser()
         return table if base is None else base / table
 
-    def place(self, root: Path | None = None) -> str:
+    def place(self, root: Path | str | None = None) -> str:
         """The path that the user would type."""
         base = self._base(root)
         return str(self._table(base) if self.table else base)

@@ -42,7 +42,7 @@ class Gratings(Suite):
     conflicting: Annotated[float, Field(ge=0, le=1)] = 0.02
     """Share of the training and validation images whose tint is that of the other class."""
 
-    def load(self, root: Path | None = None, *, seed: int = 0) -> Splits:
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Make the three splits; the test images show each tint as often with each class."""
         return Splits(
             _part("train", 1 - self.conflicting, seed),

@@ -89,7 +89,7 @@ class ImageNet9(Suite):
     """Refuse a copy that has not the published numbers of images; that of IN-9L is not checked."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the images; the validation images are drawn from the training images."""
         folder = self.folder(root)

@@ -56,7 +56,7 @@ class OfMNIST(Suite):
     marks: ClassVar[tuple[str, ...]] = ("mnist.npz", "train-images?idx3-ubyte*")
 
 
-def read_mnist(root: Path | None) -> Arrays:
+def read_mnist(root: Path | str | None) -> Arrays:
     """The digits as arrays; decoded once and then read from the cache.
 
     Args:
@@ -70,7 +70,7 @@ def read_mnist(root: Path | None) -> Arrays:
     """
     if root is None:
         raise DataError(f"MNIST needs a folder with its files (--root, or TRUECUE_DATA): {LAYOUT}")
-    files = _find(root)
+    files = _find(Path(root))
     if not files:
         raise DataError(f"there is no MNIST in {root}. Expected: {LAYOUT}")
     return cached_arrays("mnist", (fingerprint(files.values()),), lambda: _read(files))

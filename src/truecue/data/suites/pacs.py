@@ -108,7 +108,7 @@ class PACS(Suite):
         return dict(zip(self.classes, self.aligned or turns, strict=True))
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the images and draw the splits."""
         folder = self.folder(root)

@@ -94,7 +94,7 @@ class Planted(Suite):
         return self
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Load the base and plant the cues in its images.
 
@@ -129,7 +129,7 @@ class Planted(Suite):
             notes=(*data.notes, *self._notes(counts)),
         )
 
-    def _base(self, root: Path | None, seed: int, progress: Progress | None) -> Splits:
+    def _base(self, root: Path | str | None, seed: int, progress: Progress | None) -> Splits:
         # the list of suites imports this file
         from truecue.data.suites import open_data, suite_named, suite_names
 

@@ -89,7 +89,7 @@ class UTKFace(Suite):
         return self
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the faces and draw the splits."""
         folder = self.folder(root)

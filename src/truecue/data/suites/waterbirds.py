@@ -79,7 +79,7 @@ class Waterbirds(Suite):
     """Refuse a copy that has not the published number of images in every group."""
 
     def load(
-        self, root: Path | None = None, *, seed: int = 0, progress: Progress | None = None
+        self, root: Path | str | None = None, *, seed: int = 0, progress: Progress | None = None
     ) -> Splits:
         """Read the images; nothing is drawn, so the seed has no effect."""
         folder = self.folder(root)
