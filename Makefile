@@ -39,7 +39,7 @@ docs: $(VENV)/.docs
 constraints: | $(BIN)/uv
 	echo '$(MATCH)' > .pin.txt
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras \
-	  --group test --group lint --group docs -c .pin.txt --no-header --no-annotate \
+	  --group test --group timm-test --group lint --group docs -c .pin.txt --no-header --no-annotate \
 	  --no-emit-find-links --no-emit-index-url -q -o .lock.txt
 	sed -e '/^torch==/d' .lock.txt > constraints.txt && echo '$(MATCH)' >> constraints.txt
 	rm -f .pin.txt .lock.txt
@@ -70,5 +70,5 @@ $(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/uv
 
 $(TIMM)/.timm: pyproject.toml constraints.txt | $(BIN)/uv
 	$(PY) -m venv --without-pip $(TIMM)
-	env -u UV_FIND_LINKS $(call INSTALL,$(TIMM)) -e '.[timm]' --group test
+	env -u UV_FIND_LINKS $(call INSTALL,$(TIMM)) -e '.[timm]' --group test --group timm-test
 	@touch $@

@@ -30,7 +30,7 @@ from truecue.data.loader import Batch, Loader
 from truecue.data.sets import ImageSet
 from truecue.data.suites.colored_mnist import ColoredMNIST
 from truecue.data.suites.digits import Digits
-from truecue.engine.device import Device
+from truecue.engine.device import Device, keep_freed_memory
 from truecue.engine.evaluate import apply, count
 from truecue.engine.learner import Learner, freeze
 from truecue.engine.plan import Adam, Plan
@@ -147,11 +147,11 @@ def against_erm(data: ImageSet, rounds: int, batch: int = 256) -> dict[str, floa
 def pairs_of_a_batch(rounds: int) -> dict[str, float]:
     """Milliseconds of contrastive loss and FairKL together, and their share of a training step.
 
-    The encoders' steps are timed on 32 images and scaled to the batch: their cost is proportional.
+    The encoders' steps are timed on 128 images and scaled to the batch: their cost is proportional.
     """
     rng = torch.Generator().manual_seed(0)
     nets = {name: build(f"unit:{name}", **SHAPE) for name in ("simple_conv-tanh", "conv3")}
-    shape = (32, SHAPE["channels"], SHAPE["size"], SHAPE["size"])
+    shape = (128, SHAPE["channels"], SHAPE["size"], SHAPE["size"])
     x = torch.randint(0, 256, shape, generator=rng).to(torch.uint8)
     times: dict[str, list[float]] = {}
 
@@ -177,7 +177,7 @@ def pairs_of_a_batch(rounds: int) -> dict[str, float]:
         rows[f"losses_{n}_ms"] = statistics.median(times[str(n)][1:]) * 1e3
         for name in nets:
             pairs = zip(times[str(n)][1:], times[name][1:], strict=True)
-            shares = [a / (a + b * n / 32) for a, b in pairs]
+            shares = [a / (a + b * n / 128) for a, b in pairs]
             rows[f"share_of_{name}_{n}"] = statistics.median(shares)
     return rows
 
@@ -343,6 +343,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as commands do
     data = images(options.images)
     rows = {
         "circumstances": {

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from truecue.bench import pool, work
 from truecue.bench.store import Store
+from truecue.engine import device
 from truecue.engine.device import Device
 from truecue.errors import DataError, StorageError, SupervisionError, TruecueError
 
@@ -55,6 +56,13 @@ def test_workers_run_what_is_missing_and_a_failure_stops_nothing(tmp_path: Path)
         ours, theirs = store.result(cell), other.result(cell)
         assert ours["records"] == theirs["records"]
         assert ours["model"]["test"] == theirs["model"]["test"]
+
+
+def test_workers_keep_freed_memory_as_commands_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(device, "keep_freed_memory", lambda: called.append(True))
+    assert pool._device(0, "cpu").device.type == "cpu"
+    assert called == [True]
 
 
 def test_a_worker_that_dies_before_it_takes_its_job_is_a_failed_cell(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,15 +51,6 @@ def test_progress_goes_to_suites_that_take_it(monkeypatch: pytest.MonkeyPatch) -
     assert len(options.load(Gratings(), None, 4).train) == 1024
     assert len(options.load(Slow(), None, 5, quiet=True).train) == 1024
     assert seen == [(3, 7)]
-
-
-def test_freed_memory_is_kept_where_the_c_library_can() -> None:
-    """In a process of its own: the setting cannot be taken back."""
-    code = (
-        "import platform, sys; from truecue.cli.options import keep_freed_memory;"
-        "sys.exit(0 if keep_freed_memory() == (platform.libc_ver()[0] == 'glibc') else 1)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def net(size: int, seed: int = 0) -> Classifier:

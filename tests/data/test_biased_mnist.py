@@ -137,6 +137,23 @@ class TestSuite:
             assert data.images.equal(again.parts()[part].images)
             assert not data.images.equal(other.parts()[part].images)
 
+    def test_fewer_images(self, root: Path) -> None:
+        """Images are drawn first and coloured then, so that the share of conflicting ones holds."""
+        suite = BiasedMNIST(conflicting=0.2, val_share=0.3, train_size=200, test_size=100)
+        splits, other = suite.load(root), suite.load(root, seed=2)
+        assert splits.val is not None
+        assert (len(splits.train), len(splits.val), len(splits.test)) == (140, 60, 100)
+        every = {image.tobytes() for image in np.load(root / "mnist.npz")["x_train"] > 0}
+        colour = torch.cat([p.attributes["colour"].values for p in (splits.train, splits.val)])
+        y = torch.cat([splits.train.y, splits.val.y])
+        assert int((colour == y).sum()) == sum(int(n * 0.8) for n in torch.bincount(y).tolist())
+        # no colour is white, and digits are
+        images = torch.cat([splits.train.images, splits.val.images])
+        drawn = {ink.tobytes() for ink in (images == 255).all(1).numpy()}
+        assert len(drawn) == 200
+        assert drawn <= every
+        assert not splits.test.y.equal(other.test.y)
+
     def test_errors(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no MNIST in"):
             BiasedMNIST().load(tmp_path)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from engine_parts import Toy, assert_same, cpu, images, seeded, stage
@@ -87,3 +90,12 @@ def test_predictions_and_counts_by_hand() -> None:
         count(data.y, data, "colour")
     with pytest.raises(SupervisionError, match="attributes: none"):
         count(data.y, data.blind(), "place")
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    """In a process of its own: the setting cannot be taken back."""
+    code = (
+        "import platform, sys; from truecue.engine.device import keep_freed_memory;"
+        "sys.exit(0 if keep_freed_memory() == (platform.libc_ver()[0] == 'glibc') else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

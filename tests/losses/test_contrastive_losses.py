@@ -173,6 +173,42 @@ def test_equals_sup_con_of_pytorch_metric_learning(others):
     assert float(loss_of(of, "supcon", tau=0.2).loss) == pytest.approx(float(other), abs=1e-6)
 
 
+def released(of, form="supinfonce", *, eps=0.0, tau=1.0, floor=1e-6) -> float:
+    """The released code's loss: rows are shifted by their maximum, and logarithms have a floor."""
+    n, values = len(of.y), []
+    logits = similarities(of.z) / tau
+    for i in range(n):
+        row = (logits[i] - logits[i].max()).tolist()  # the maximum is that of i with itself
+        positives = [row[j] for j in range(n) if j != i and of.y[j] == of.y[i]]
+        negatives = sum(math.exp(row[j]) for j in range(n) if of.y[j] != of.y[i])
+        terms = []
+        for p in positives:
+            near = positives if form == "supcon" else [p]
+            total = sum(math.exp(v - eps) for v in near) + negatives
+            terms.append(math.log(total + floor) - p)
+        values.append(sum(terms) / max(len(terms), 1))
+    return sum(values) / n
+
+
+@pytest.mark.parametrize(
+    ("of", "form", "tau", "eps", "value"),
+    [
+        *((A, "supinfonce", 1, eps, value) for eps, value in (
+            (0, 0.948502), (0.25, 0.853122), (0.5, 0.771145), (1, 0.643363), (50, 0.399430))),
+        *((A, "supinfonce", 0.1, eps, value) for eps, value in (
+            (0, 3.095382), (0.25, 2.971448), (0.5, 2.848494), (1, 2.606030))),
+        *((B, "supinfonce", 0.5, eps, value) for eps, value in (
+            (0, 0.546930), (0.25, 0.435608), (0.5, 0.335192))),
+        *((B, "supcon", 0.5, eps, value) for eps, value in (
+            (0, 0.815250), (0.25, 0.687429), (0.5, 0.568993))),
+    ],
+)  # fmt: skip
+def test_equals_the_released_code_but_for_its_floor(of, form, tau, eps, value):
+    assert released(of, form, eps=eps, tau=tau) == pytest.approx(value, abs=2e-6)
+    found = loss_of(of, form, eps=eps, tau=tau, count_empty_anchors=True).loss
+    assert float(found) == pytest.approx(released(of, form, eps=eps, tau=tau, floor=0), abs=1e-10)
+
+
 # --- limits
 
 

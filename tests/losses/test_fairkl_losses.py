@@ -20,8 +20,8 @@ from truecue.losses.fairkl import (
     weighted_moments,
 )
 
-VARIANTS = ("none", "end_linear", "means", "mean_std", "kl", "jeffreys", "official")
-EVEN = ("means", "mean_std", "kl", "jeffreys")
+VARIANTS = ("none", "end_linear", "means", "mean_std", "kl", "jeffreys", "mmd_rbf", "official")
+EVEN = ("means", "mean_std", "kl", "jeffreys", "mmd_rbf")
 
 
 def fair(of: Toy, variant="kl", **options):
@@ -149,6 +149,59 @@ def test_permutations_of_a_list_do_not_differ(variant):
     order = torch.randperm(24, generator=torch.Generator().manual_seed(1))
     found = fairkl_of_lists(values, values[order], values[:9], values[:9].flip(0), variant)
     assert float(found.loss) == pytest.approx(0, abs=1e-12)
+
+
+# --- kernels
+
+
+def test_discrepancy_of_lists_in_one_place_is_given_by_their_gap():
+    lists = [torch.tensor(v, dtype=torch.float64) for v in ([0.8] * 3, [0.3] * 2, [0.1], [0.1])]
+    found = fairkl_of_lists(*lists, "mmd_rbf")
+    assert float(found.pos) == pytest.approx(2 - 2 * math.exp(-0.5 * (0.5 / 0.25) ** 2))
+    assert float(found.neg) == 0
+
+
+def test_discrepancy_sees_spread_where_means_agree():
+    narrow, broad = [0.4, 0.6], [0.0, 1.0]
+    lists = [torch.tensor(v, dtype=torch.float64) for v in (narrow, broad, [], [])]
+    assert float(fairkl_of_lists(*lists, "means").pos) == pytest.approx(0)
+    found = fairkl_of_lists(*lists, "mmd_rbf")
+
+    def k(a: float, b: float) -> float:
+        return math.exp(-((a - b) ** 2) / (2 * 0.25**2))
+
+    cross = mean(k(a, b) for a in narrow for b in broad)
+    within = [mean(k(a, b) for a in of for b in of) for of in (narrow, broad)]
+    assert float(found.pos) == pytest.approx(sum(within) - 2 * cross)
+    assert found.skipped.tolist() == [False, True]
+
+
+def test_discrepancy_with_probabilities_is_that_of_weighted_lists():
+    q = torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    q = q / q.sum(1, keepdim=True)
+    s, pairs = similarities(C.z), [(i, j) for i in range(8) for j in range(i)]
+    for part, alike in (("pos", True), ("neg", False)):
+        values = [(float(s[i, j]), float(q[i] @ q[j])) for i, j in pairs
+                  if (C.y[i] == C.y[j]) == alike]  # fmt: skip
+        total = sum(w for _, w in values), sum(1 - w for _, w in values)
+        expected = 0.0
+        for a, v in values:
+            for b, w in values:
+                signed = [u / total[0] - (1 - u) / total[1] for u in (v, w)]
+                expected += signed[0] * signed[1] * math.exp(-8 * (a - b) ** 2)
+        found = getattr(fairkl(s, C.y, q, "mmd_rbf"), part)
+        assert float(found) == pytest.approx(expected, abs=1e-10)
+
+
+def test_discrepancy_of_long_lists_looks_at_evenly_spaced_entries_of_each():
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.rand(4 * 512, generator=rng), 0.3 + torch.rand(2 * 512, generator=rng)
+    found = fairkl_of_lists(x, y, y[:200], x[:100], "mmd_rbf")
+    some = fairkl_of_lists(x[::4], y[::2], y[:200], x[:100], "mmd_rbf")
+    assert float(found.pos) == pytest.approx(float(some.pos), rel=1e-5)
+    assert float(found.neg) == pytest.approx(float(some.neg), rel=1e-5)
+    assert float(found.pos) > 0.05
+    assert found.moments.n.tolist() == [2 * 2048, 2 * 1024, 400, 200]
 
 
 # --- slowly
@@ -343,11 +396,12 @@ def test_gradient(variant, of):
     assert torch.autograd.gradcheck(value, z)
 
 
-def test_gradient_with_probabilities():
+@pytest.mark.parametrize("variant", ["kl", "mmd_rbf"])
+def test_gradient_with_probabilities(variant):
     z = C.z.clone().requires_grad_()
     q = torch.rand(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     q = q / q.sum(1, keepdim=True)
-    assert torch.autograd.gradcheck(lambda z: fairkl(similarities(z), C.y, q).loss, z)
+    assert torch.autograd.gradcheck(lambda z: fairkl(similarities(z), C.y, q, variant).loss, z)
 
 
 EDGES = {

@@ -62,18 +62,28 @@ def test_nt_xent_is_that_of_another_library(tau: float) -> None:
     torch.testing.assert_close(nt_xent(z1, z2, tau).mean(), theirs)
 
 
+@pytest.mark.timm
 @pytest.mark.skipif(find_spec("lightly") is None, reason="lightly is not installed")
-def test_losses_are_those_of_lightly() -> None:
+@pytest.mark.parametrize("size", [0.3, 2.0])  # features within VICReg's hinge, and beyond it
+def test_losses_and_gradients_are_those_of_lightly(size: float) -> None:
     from lightly.loss import NegativeCosineSimilarity, NTXentLoss, VICRegLoss
 
-    z1, z2 = (z.float() for z in views(16, 8, seed=2))
-    theirs = NTXentLoss(temperature=0.2)(z1, z2)
-    torch.testing.assert_close(nt_xent(z1, z2, 0.2).mean(), theirs, rtol=1e-5, atol=1e-6)
-    q1, q2 = (z.float() for z in views(16, 8, seed=3))
     cosine = NegativeCosineSimilarity()
-    theirs = (cosine(q1, z2) + cosine(q2, z1)) / 2
-    torch.testing.assert_close(simsiam(q1, q2, z1, z2).mean(), theirs, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(vicreg(z1, z2), VICRegLoss()(z1, z2), rtol=1e-4, atol=1e-4)
+    q1, q2 = (z.float() for z in views(16, 8, seed=3))
+    pairs = [
+        (lambda a, b: nt_xent(a, b, 0.07).mean(), NTXentLoss(temperature=0.07)),
+        (
+            lambda a, b: simsiam(a, b, q1, q2).mean(),
+            lambda a, b: (cosine(a, q2) + cosine(b, q1)) / 2,
+        ),
+        (vicreg, VICRegLoss()),
+    ]
+    z = [(size * z).float().requires_grad_() for z in views(16, 8, seed=2)]
+    for ours, theirs in pairs:
+        values = [loss(*z) for loss in (ours, theirs)]
+        torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
+        gradients = [torch.cat(torch.autograd.grad(value, z)) for value in values]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_nt_xent_of_one_image_is_0_and_of_copies_is_the_logarithm() -> None:

@@ -68,7 +68,7 @@ def test_numbers_equal_a_loop():
     assert means["pos"] == pytest.approx((model["means"][0] - model["means"][1]) ** 2, abs=1e-5)
     assert means["sum"] == pytest.approx(means["pos"] + means["neg"], abs=2e-6)
     assert set(model["penalties"]) == {
-        "end_linear", "means", "mean_std", "kl", "jeffreys", "official"
+        "end_linear", "means", "mean_std", "kl", "jeffreys", "mmd_rbf", "official"
     }  # fmt: skip
 
 

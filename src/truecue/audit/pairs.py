@@ -15,6 +15,7 @@ from truecue.engine.log import by_epoch
 from truecue.engine.run import Pairs
 from truecue.losses.contrastive import similarities
 from truecue.losses.fairkl import (
+    FROM_PAIRS,
     SETS,
     Moments,
     Variant,
@@ -165,7 +166,7 @@ def _penalties(moments: Moments, s: Tensor, y: Tensor, bias: Tensor) -> dict[str
     for variant in get_args(Variant):
         if variant == "none":
             continue
-        if variant == "official":
+        if variant in FROM_PAIRS:
             fair = fairkl(s, y, bias, variant)
         else:
             fair = from_moments(moments, variant)

@@ -174,8 +174,9 @@ def _serve(pipe: connection.Connection, number: int, accelerator: str, parent: i
 def _device(number: int, accelerator: str) -> Any:
     import torch
 
-    from truecue.engine.device import Device
+    from truecue.engine.device import Device, keep_freed_memory
 
+    keep_freed_memory()
     if accelerator in {"auto", "cuda"} and (count := torch.cuda.device_count()) > 1:
         # CUDA looks at this when it is first used in a process, which is after this line
         shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))

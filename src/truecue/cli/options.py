@@ -136,7 +136,7 @@ def open_device(
     """The device that the options ask for."""
     import torch
 
-    from truecue.engine.device import Device
+    from truecue.engine.device import Device, keep_freed_memory
 
     if precision not in {"32-true", "bf16-mixed"}:
         raise ConfigError(f"--precision is 32-true or bf16-mixed; got '{precision}'")
@@ -195,24 +195,6 @@ def in_model_size(suite: Suite, given: Mapping[str, Any], size: int) -> Suite:
 
     own = isinstance(suite, Folder) and "size" not in given
     return suite.override({"size": size}) if own else suite
-
-
-def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory for reuse; whether it does.
-
-    glibc hands large blocks back to the system and asks for them again in each forward pass, and
-    the system clears them each time: half of the time of a convolutional network on a CPU. Only
-    commands do this, since it is for the whole process.
-    """
-    import ctypes
-
-    most, trim_threshold, mmap_threshold = 2**31 - 1, -1, -3  # names of malloc.h
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        set_both = [libc.mallopt(name, most) for name in (trim_threshold, mmap_threshold)]
-    except (OSError, AttributeError):  # another C library
-        return False
-    return all(set_both)
 
 
 def pretrained(

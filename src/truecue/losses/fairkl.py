@@ -15,12 +15,17 @@ from torch import Tensor
 
 from truecue.errors import ConfigError
 from truecue.losses.contrastive import similarities, wide
+from truecue.losses.mmd import mmd
 
-Variant = Literal["none", "end_linear", "means", "mean_std", "kl", "jeffreys", "official"]
+Variant = Literal[
+    "none", "end_linear", "means", "mean_std", "kl", "jeffreys", "mmd_rbf", "official"
+]
 """What is compared of two sets of similarities; see `fairkl`."""
 Empty = Literal["skip", "zero"]
 SETS = ("PA", "PC", "NA", "NC")
 """Positives and negatives, each aligned and conflicting."""
+FROM_PAIRS = ("mmd_rbf", "official")
+"""Variants that moments do not suffice for."""
 _LEAST = 1e-12
 """The smallest variance that is divided by."""
 
@@ -79,6 +84,8 @@ def fairkl(
     - `mean_std`: the same + kappa (std_A - std_C)^2, what the released code means;
     - `kl`: Kullback-Leibler divergence of two normal distributions, (A || C), eq. (9) c, d;
     - `jeffreys`: (A || C) + (C || A);
+    - `mmd_rbf`: squared maximum mean discrepancy with a Gaussian kernel, which compares whole
+      distributions, of up to 512 pairs of a set; not in the paper; see `truecue.losses.mmd`;
     - `official`: what the released code computes: pairs of a sample with itself count as aligned,
       deviations are those of a matrix with zeros in it, an empty set's mean is 0, and `end_linear`
       is always added. May be below 0.
@@ -115,8 +122,9 @@ def fairkl(
         pos, neg = _official(s, y, bias, kappa)
         never = torch.zeros(2, dtype=torch.bool, device=s.device)
         return _outcome(pos, neg, moments, never, never)
-    if per_anchor:
-        pos, neg, skipped = _by_anchor(s, weights, empty)
+    if per_anchor or variant == "mmd_rbf":
+        by = _by_anchor if per_anchor else _by_mmd
+        pos, neg, skipped = by(s, weights, empty)
         return _outcome(pos, neg, moments, skipped, torch.zeros_like(skipped))
     return from_moments(moments, variant, kappa=kappa, var_floor=var_floor, empty=empty)
 
@@ -132,11 +140,12 @@ def from_moments(
     """The regulariser of four sets' moments [4]; see `fairkl`.
 
     Raises:
-        ConfigError: `official`, which needs the similarities; or a number is out of range.
+        ConfigError: `official` or `mmd_rbf`, which need the similarities; or a number is out of
+            range.
     """
     _check(variant, var_floor, kappa, per_anchor=False)
-    if variant == "official":
-        raise ConfigError("variant 'official' is computed from all similarities, not from moments")
+    if variant in FROM_PAIRS:
+        raise ConfigError(f"variant '{variant}' is computed from similarities, not from moments")
     there, enough = moments.n >= 2, moments.n >= 4  # ordered pairs: each is there twice
     values, absent, alone = [], [], []
     for a, c in ((0, 1), (2, 3)):
@@ -174,6 +183,10 @@ def fairkl_of_lists(
     # `from_moments` counts a pair twice, (i, j) and (j, i)
     moments = Moments(*(torch.stack(field) for field in zip(*rows, strict=True)))
     doubled = moments._replace(n=2 * moments.n)
+    if variant == "mmd_rbf":
+        weighted = [(values, torch.ones_like(values)) for values in sets]
+        pos, neg, skipped = _mmd_parts(weighted, empty)
+        return _outcome(pos, neg, doubled, skipped, torch.zeros_like(skipped))
     return from_moments(doubled, variant, kappa=kappa, var_floor=var_floor, empty=empty)
 
 
@@ -329,6 +342,33 @@ def _by_anchor(s: Tensor, weights: Tensor, empty: Empty) -> tuple[Tensor, Tensor
         values.append(gaps.sum() / both.sum().clamp(min=1))
         skipped.append(~both.any())
     return values[0], values[1], torch.stack(skipped)
+
+
+def _by_mmd(s: Tensor, weights: Tensor, empty: Empty) -> tuple[Tensor, Tensor, Tensor]:
+    """Both parts of `mmd_rbf`, and which were skipped; each pair counts once."""
+    sets = []
+    for w in weights.triu(1).flatten(1):
+        there = w.nonzero().flatten()
+        sets.append((s.flatten()[there], w[there]))
+    return _mmd_parts(sets, empty)
+
+
+def _mmd_parts(sets: list[tuple[Tensor, Tensor]], empty: Empty) -> tuple[Tensor, Tensor, Tensor]:
+    """Both parts of `mmd_rbf` of four lists with weights, and which were skipped."""
+    parts, skipped = [], []
+    for k in (0, 2):
+        (x, of_x), (y, of_y) = (_or_zero(*pair, empty) for pair in sets[k : k + 2])
+        absent = bool((of_x.sum() < 1) | (of_y.sum() < 1))
+        parts.append(0 * (x.sum() + y.sum()) if absent else mmd(x, y, of_x, of_y))
+        skipped.append(absent)
+    return parts[0], parts[1], torch.tensor(skipped, device=parts[0].device)
+
+
+def _or_zero(values: Tensor, weights: Tensor, empty: Empty) -> tuple[Tensor, Tensor]:
+    """With `zero` one similarity of 0 stands for a list of less than a pair."""
+    if empty == "skip" or bool(weights.sum() >= 1):
+        return values, weights
+    return 0 * values.sum()[None], weights.new_ones(1)
 
 
 def _official(s: Tensor, y: Tensor, bias: Tensor, kappa: float) -> tuple[Tensor, Tensor]:

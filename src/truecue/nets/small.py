@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from truecue.nets.fourier import wide
+
 
 class MLP(nn.Module):
     """Linear layers, each followed by ReLU, on the flattened image.
@@ -138,8 +140,8 @@ class CNN4(nn.Module):
 class SimpleConv(nn.Module):
     """The network of FairKL for Biased MNIST: four padded 7x7 convolutions, averaged to a vector.
 
-    Maps keep the size of the image, so that it is slow for its size. 529,920 parameters for three
-    channels.
+    Maps keep the size of the image, so that it is slow for its size; on a CPU all layers but the
+    first are computed by Fourier transforms. 529,920 parameters for three channels.
 
     Args:
         channels: of the images.
@@ -164,9 +166,9 @@ class SimpleConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, 128] of images [b, c, h, w]."""
         x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        x = F.relu(self.bn3(self.conv3(x)))
-        x = self.bn4(self.conv4(x))
+        x = F.relu(self.bn2(wide(self.conv2, x)))
+        x = F.relu(self.bn3(wide(self.conv3, x)))
+        x = self.bn4(wide(self.conv4, x))
         return (x.tanh() if self.signed else F.relu(x)).mean((2, 3))
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from truecue.data.sets import Attribute, ImageSet, Splits
-from truecue.data.suites.mnist import OfMNIST, read_mnist
+from truecue.data.suites.mnist import Arrays, OfMNIST, read_mnist
 from truecue.data.suites.splitting import Ids, drawn
 from truecue.seeds import derive
 
@@ -54,41 +54,53 @@ class BiasedMNIST(OfMNIST):
     """What is coloured: the ground (the digit is white), or the digit (the ground is black)."""
     val_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the training images that becomes the (equally biased) validation set; 0: none."""
+    train_size: Annotated[int, Field(ge=100, le=60_000)] = 60_000
+    """Images drawn from MNIST's training images, before they are coloured and divided."""
+    test_size: Annotated[int, Field(ge=100, le=10_000)] = 10_000
+    """Images drawn from MNIST's test images, before they are coloured."""
 
     def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
         """Read MNIST and colour it."""
         mnist = read_mnist(root)
-        y, y_test = np.array(mnist["y_train"]), np.array(mnist["y_test"])
+        ids, ids_test = self._drawn(mnist, "train", seed), self._drawn(mnist, "test", seed)
+        y, y_test = mnist["y_train"][ids], mnist["y_test"][ids_test]
         # colours are given before the images are divided, so that the validation images are as
         # biased as the training images
         values = shuffle_colours(y, 1 - self.conflicting, derive(seed, "biased_mnist", "train"))
         kept, val = drawn(len(y), self.val_share, seed, "biased_mnist", "val")
         test = shuffle_colours(y_test, 0.1, derive(seed, "biased_mnist", "test"))
-        every = np.arange(len(y_test))
+        x = mnist["x_train"]
         return Splits(
-            self._part(mnist["x_train"], y, values, kept),
-            self._part(mnist["x_train"], y, values, val) if len(val) else None,
-            self._part(mnist["x_test"], y_test, test, every),
+            self._part(x[ids[kept]], y[kept], values[kept]),
+            self._part(x[ids[val]], y[val], values[val]) if len(val) else None,
+            self._part(mnist["x_test"][ids_test], y_test, test),
             bias="colour",
             aligned=torch.eye(10, dtype=torch.bool),
         )
 
-    def _part(self, grey: npt.NDArray[np.uint8], y: Ids, values: Ids, ids: Ids) -> ImageSet:
+    def _drawn(self, mnist: Arrays, part: Literal["train", "test"], seed: int) -> Ids:
+        """Sorted positions of the images that are used; all, where MNIST has no more."""
+        n = len(mnist[f"y_{part}"])
+        wanted = min(n, self.train_size if part == "train" else self.test_size)
+        order = np.random.default_rng(derive(seed, "biased_mnist", "size", part)).permutation(n)
+        return np.sort(order[:wanted])
+
+    def _part(self, grey: npt.NDArray[np.uint8], y: Ids, values: Ids) -> ImageSet:
         names, palette = zip(*_COLOURS, _LAST[self.coloured], strict=True)
-        tints = np.array(palette, dtype=np.uint8)[values[ids], :, None, None]
+        tints = np.array(palette, dtype=np.uint8)[values, :, None, None]
         # with 255 where there is ink and 0 elsewhere, "or" gives white ink on a coloured ground and
         # "and" coloured ink on a black one
         lay = np.bitwise_or if self.coloured == "background" else np.bitwise_and
-        images = np.empty((len(ids), 3, *grey.shape[1:]), dtype=np.uint8)
-        for start in range(0, len(ids), _CHUNK):
+        images = np.empty((len(grey), 3, *grey.shape[1:]), dtype=np.uint8)
+        for start in range(0, len(grey), _CHUNK):
             part = slice(start, start + _CHUNK)
-            ink = np.where(grey[ids[part], None] > 0, np.uint8(255), np.uint8(0))
+            ink = np.where(grey[part, None] > 0, np.uint8(255), np.uint8(0))
             lay(ink, tints[part], out=images[part])
         return ImageSet(
             torch.from_numpy(images),
-            torch.from_numpy(y[ids]),
+            torch.from_numpy(y),
             tuple("0123456789"),
-            {"colour": Attribute(torch.from_numpy(values[ids]), names)},
+            {"colour": Attribute(torch.from_numpy(values), names)},
         )
 
 
