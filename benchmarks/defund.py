@@ -34,7 +34,7 @@ from truecue.report.svg import svg_file
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "defund"
 PICTURE = HERE.parent / "docs" / "images" / "rank-bias.svg"
-SHARES = (0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 0.9)
+SHARES = (0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 0.9, 1.0)
 STRENGTHS = (0.3, 1.2, 4.0)
 QUICK = {  # what all runs of DeFund here have in common
     "pretrain.optimizer.lr": 1e-3,
