@@ -1,6 +1,6 @@
 """How well an audit's features find planted cues: rank, AUROC, spuriosity and gaps.
 
-The figures of docs/audit.md: seeds 0 and 1 (mlp: 0, photos: 0 to 2). It was tried on seed 100.
+The figures of docs/audit.md: seeds 0 to 2. It was tried on seed 100.
 
 python benchmarks/zoo_features.py conv|mlp|photos [SEED]  # one part; results/zoo_features/*.jsonl
 python benchmarks/zoo_features.py table                   # writes results/zoo_features.json
