@@ -31,7 +31,8 @@ ALT = {
     "heat": "Accuracy of methods by suites",
 }
 SHOWN = {"colored_mnist": ("ratio", "rules"), "bar": (), "dogs_cats": ("heat",), "pacs": ("heat",),
-         "biased_mnist": (), "biased_mnist_simple_conv": (), "digits_supinfonce": ()}  # fmt: skip
+         "sih": (), "biased_mnist": (),
+         "biased_mnist_simple_conv": (), "digits_supinfonce": ()}  # fmt: skip
 RULES = ("colored_mnist",)
 
 
