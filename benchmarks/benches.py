@@ -32,7 +32,8 @@ ALT = {
 }
 SHOWN = {"colored_mnist": ("ratio", "rules"), "bar": (), "dogs_cats": ("heat",), "pacs": ("heat",),
          "sih": (), "biased_mnist": (),
-         "biased_mnist_simple_conv": (), "digits_supinfonce": ()}  # fmt: skip
+         "biased_mnist_simple_conv": (),
+         "biased_mnist_simple_conv_12k": (), "digits_supinfonce": ()}  # fmt: skip
 RULES = ("colored_mnist",)
 
 
