@@ -15,9 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from truecue.audit.verdicts import Verdict, Verdicts, safe_cell
-from truecue.config import suggest
-from truecue.errors import DataError
+from truecue.audit.verdicts import (
+    Verdict,
+    Verdicts,
+    check_annotator,
+    check_answer,
+    safe_cell,
+)
 
 DirectionAnswer = Literal["core", "spurious", "unclear"]
 """What changes along it is part of the class; it is not; the pictures do not say."""
@@ -81,13 +85,8 @@ class DirectionAnswers:
             DataError: there is no such answer, or nobody gave it.
             StorageError: the file could not be written.
         """
-        if answer not in ANSWERS:
-            raise DataError(
-                f"there is no answer '{answer}'{suggest(answer, list(ANSWERS))}"
-                f" ({', '.join(ANSWERS)})"
-            )
-        if not annotator.strip():
-            raise DataError("an answer needs the name of the person who gave it")
+        check_answer(answer, ANSWERS)
+        check_annotator(annotator)
         d = direction
         row = (d.key, annotator, answer, note, d.name, d.generator, json.dumps(d.vector),
                d.classifier, d.shown, time.time())  # fmt: skip

@@ -11,8 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from truecue.audit.verdicts import safe_cell
-from truecue.config import suggest
+from truecue.audit.verdicts import check_annotator, check_answer, safe_cell
 from truecue.errors import DataError, StorageError
 
 Finding = Literal["label_wrong", "several_objects", "fine"]
@@ -52,13 +51,8 @@ class Reviews:
             DataError: there is no such answer, or nobody gave it.
             StorageError: the file could not be written.
         """
-        if finding not in FINDINGS:
-            raise DataError(
-                f"there is no answer '{finding}'{suggest(finding, list(FINDINGS))}"
-                f" ({', '.join(FINDINGS)})"
-            )
-        if not annotator.strip():
-            raise DataError("an answer needs the name of the person who gave it")
+        check_answer(finding, FINDINGS)
+        check_annotator(annotator)
         with self._open() as db, db:
             db.execute(
                 "INSERT INTO reviews VALUES (?, ?, ?, ?, ?) ON CONFLICT (split, image, annotator)"

@@ -72,6 +72,28 @@ _VERSIONS = (_FEATURES, _DIRECTIONS)
 """What each version of the tables added."""
 
 
+def check_answer(answer: str, known: Sequence[str]) -> None:
+    """Refuse what is not one of the answers there are.
+
+    Raises:
+        DataError: it is not.
+    """
+    if answer not in known:
+        raise DataError(
+            f"there is no answer '{answer}'{suggest(answer, list(known))} ({', '.join(known)})"
+        )
+
+
+def check_annotator(annotator: str) -> None:
+    """Refuse an answer that nobody gave.
+
+    Raises:
+        DataError: the name is empty.
+    """
+    if not annotator.strip():
+        raise DataError("an answer needs the name of the person who gave it")
+
+
 @dataclass(frozen=True)
 class Judgement:
     """One person's answer about one feature of one class.
@@ -103,13 +125,9 @@ class Judgement:
     """Seconds since 1970; None: when it is stored."""
 
     def __post_init__(self) -> None:
-        if not self.annotator.strip():
-            raise DataError("an answer needs the name of the person who gave it")
-        if self.answer is not None and self.answer not in _ANSWERS:
-            raise DataError(
-                f"there is no answer '{self.answer}'{suggest(self.answer, list(_ANSWERS))}"
-                f" ({', '.join(_ANSWERS)})"
-            )
+        check_annotator(self.annotator)
+        if self.answer is not None:
+            check_answer(self.answer, _ANSWERS)
         if self.confidence is not None and self.confidence not in range(1, 6):
             raise DataError(f"confidence is 1 to 5; got {self.confidence}")
 

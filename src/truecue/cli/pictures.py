@@ -161,7 +161,6 @@ def _of_run(
     """Pictures of what a run of SiH keeps, and the page."""
     from truecue import api
     from truecue.audit.bias import bias_pictures
-    from truecue.config import read_toml
     from truecue.errors import DataError
     from truecue.nets.vae import load_vae
     from truecue.report.bias_page import write_bias_page
@@ -172,7 +171,7 @@ def _of_run(
             f"{run} is not the folder of a run: it holds no run.toml. To explain a classifier, give"
             " --model and the images"
         )
-    asked = read_toml(run / "run.toml").get("asked", {})
+    asked = o.asked_of(run)
     path = run / f"{asked.get('method')}-vae.safetensors"
     if not path.is_file():
         raise DataError(
