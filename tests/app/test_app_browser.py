@@ -28,6 +28,11 @@ FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+SETTLED = (
+    "() => document.readyState === 'complete'"
+    " && !document.querySelector('.htmx-request, .htmx-swapping, .htmx-settling, .htmx-added')"
+)
+"""A key that is pressed before this holds may find no script that hears it."""
 KEYS = {"background": "b", "separate_object": "s", "main_object": "m"}
 
 pytestmark = [
@@ -53,14 +58,25 @@ def enter(page: Any, address: str, name: str) -> None:
     page.keyboard.type(name)
     page.keyboard.press("Enter")
     page.wait_for_selector("form[data-answer]")
+    until(page, SETTLED)
 
 
 def until(page: Any, condition: str, value: str = "") -> None:
     """Wait until something holds; Playwright's own way needs code that the pages forbid."""
     end = time.monotonic() + 30
-    while not page.evaluate(condition, value):
+    while not holds(page, condition, value):
         assert time.monotonic() < end, f"{condition}: not within 30 s, at {page.url}"
         page.wait_for_timeout(10)
+
+
+def holds(page: Any, condition: str, value: str = "") -> bool:
+    """Whether something holds now; not while one page gives way to another."""
+    try:
+        return bool(page.evaluate(condition, value))
+    except sync_api.Error as error:
+        if "context was destroyed" not in str(error):
+            raise
+        return False
 
 
 def judge(page: Any, answer: str, confidence: int, reason: str) -> str:
@@ -78,6 +94,7 @@ def judge(page: Any, answer: str, confidence: int, reason: str) -> str:
         "() => !document.querySelector('form[data-answer]')"
         " || document.querySelector('[name=reason]').value === ''",
     )
+    until(page, SETTLED)
     return path
 
 
@@ -168,8 +185,10 @@ def test_keys_undo_skip_help_and_rows(source: Source) -> None:
         page.keyboard.press("k")
         until(page, "path => location.pathname !== path", first)
         until(page, "() => !document.querySelector('[data-key=u]').disabled")
+        until(page, SETTLED)
         page.keyboard.press("u")
         until(page, "path => location.pathname === path", first)
+        until(page, SETTLED)
         assert source.verdicts.all() == []
         page.keyboard.press("?")
         assert page.evaluate("document.querySelector('#help').open")

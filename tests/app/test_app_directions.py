@@ -201,6 +201,7 @@ def test_directions_are_judged_by_keys(source: Source) -> None:
 
     if not by_hand.CHROMIUM.exists():
         pytest.skip(f"there is no browser at {by_hand.CHROMIUM}")
+    settled = f"({by_hand.SETTLED})()"
     framed = "() => document.querySelector('[data-current]')?.id ?? ''"
     with served(source) as address, by_hand.browser() as page:
         by_hand.enter(page, address, "Ada")
@@ -210,12 +211,12 @@ def test_directions_are_judged_by_keys(source: Source) -> None:
         page.keyboard.type("scnu")  # letters, not keys
         page.keyboard.press("Escape")
         page.keyboard.press("s")
-        by_hand.until(page, f"id => ({framed})() !== id", first)
+        by_hand.until(page, f"id => {settled} && ({framed})() !== id", first)
         second = page.evaluate(framed)
         page.keyboard.press("n")
-        by_hand.until(page, f"id => ({framed})() !== id", second)
+        by_hand.until(page, f"id => {settled} && ({framed})() !== id", second)
         page.keyboard.press("u")
-        by_hand.until(page, f"id => ({framed})() === id", second)
+        by_hand.until(page, f"id => {settled} && ({framed})() === id", second)
         (stored,) = source.directions.all()
         assert (stored.answer, stored.note) == ("spurious", "scnu")
         assert page.is_visible(f"#{second}")
