@@ -52,7 +52,8 @@ def judged(
         OfClass(name, t, None if h is None or math.isnan(h) else h)
         for name, t, h in zip(classes, tells, hangs, strict=True)
     )
-    alone = f"alone it tells the class in {available.effect.value:.0%} ({chance:.0%} by chance)"
+    right = f"{100 * available.effect.value:.0f} % ({100 * chance:.0f} % by chance)"
+    alone = f"alone it tells the class in {right}"
     verdict: Verdict = "no evidence"
     if available.q > level:
         why = "it does not tell the class of training images better than chance"
@@ -61,7 +62,7 @@ def judged(
     elif q > level:
         why = f"{alone}, but the model's answers do not go by it"
     elif used.effect.value < least:
-        why = f"{alone}, but only {used.effect.value:.1%} accuracy hangs on it"
+        why = f"{alone}, but only {100 * used.effect.value:.1f} points of accuracy hang on it"
     else:
         how = (
             "exchanged for that of another class, it costs"
