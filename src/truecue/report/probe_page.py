@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -319,7 +320,8 @@ def _direction(
         "rows": [
             (classes[c], _signed(moves.slope[k, c], moves.slope_se[k, c]),
              _signed(moves.margin[k, c], moves.margin_se[k, c]),
-             f"{float(moves.monotone[k, c]):+.2f}", f"{float(found.per_change[k, c]):+.3g}",
+             _minus(f"{float(moves.monotone[k, c]):+.2f}"),
+             _minus(f"{float(found.per_change[k, c]):+.3g}"),
              f"{float(found.class_p[k, c]):.2g}", f"{float(found.class_q[k, c]):.2g}",
              bool(found.one_way[k, c]))
             for c in found.class_p[k].nan_to_num(2).argsort(stable=True).tolist()[:10]
@@ -384,11 +386,18 @@ def _real_row(gap: held.RealGap, real: Real, classes: Sequence[str]) -> dict[str
 
 
 def _signed(value: Tensor, error: Tensor) -> str:
-    return f"{float(value):+.3g} ± {float(error):.2g}"
+    """A slope with as many places as two digits of its error take, e.g. −0.74 ± 0.11."""
+    e = float(error)
+    places = max(0, 1 - math.floor(math.log10(e))) if 0 < e < math.inf else 2
+    return _minus(f"{float(value):+.{places}f} ± {e:.{places}f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\u2212")
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:+.0f} points".replace("-", "\u2212")
+    return _minus(f"{100 * share:+.0f} points")
 
 
 def _facts(about: Mapping[str, Any], directions: Directions) -> list[tuple[str, str]]:
