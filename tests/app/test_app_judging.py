@@ -74,7 +74,7 @@ def test_an_answer_is_stored_with_everything_that_was_shown(
     assert (stored.class_index, stored.feature, stored.annotator) == (c, f, "Ada")
     assert (stored.answer, stored.confidence, stored.reason) == ("separate_object", 4, "a mark")
     assert (stored.class_name, stored.rank) == (source.classes[c], found.rank)
-    assert stored.encoder == source.audit.subject
+    assert stored.encoder == source.audit.subject.of(f)
     assert stored.group_rule == source.audit.facts["table"][c]["rule"]
     assert stored.images == (*shown.top, *shown.least)
     assert stored.started == 5.0
@@ -179,6 +179,11 @@ def test_gold_items_are_spread_among_the_others(
     assert len(set(judging.queue(source, "Ada"))) == len(source.audit.pairs())
     assert ada.post("/gold", c=0, f=12345, answer="background").status_code == 422
     assert ada.post("/gold", c=9, f=gold[0][1], answer="sky").status_code == 422
+    assert "No longer a gold item" in ada.get(f"/class/9/feature/{gold[0][1]}").text
+    back = ada.post("/gold/remove", c=9, f=gold[0][1])
+    assert back.headers["location"] == f"/class/9/feature/{gold[0][1]}"
+    assert set(source.gold()) == set(gold[1:])
+    assert "No longer a gold item" not in ada.get(f"/class/9/feature/{gold[0][1]}").text
 
 
 def test_rows_of_the_study_leave_the_least_activating_images_out(
@@ -230,7 +235,13 @@ def test_answers_about_another_encoder_are_not_mistaken_for_this_one_s(
     f = source.audit.features(0)[0].feature
     source.verdicts.add(Judgement(0, f, "Ada", "background", 3, "x", encoder="another"))
     assert judging.progress(source, "Ada").answered == 0
-    assert judge("Ada").json(f"/class/0/feature/{f}.json")["votes"] == []
+    ada = judge("Ada")
+    assert ada.json(f"/class/0/feature/{f}.json")["votes"] == []
+    ada.answer(0, f, "main_object")
+    assert [j.encoder for j in source.verdicts.all()] == ["another", source.audit.subject.of(f)]
+    assert ada.post("/undo").headers["location"] == f"/judge/0/{f}"
+    assert ada.post("/undo").headers["location"] == "/judge"
+    assert [j.encoder for j in source.verdicts.all()] == ["another"]
 
 
 def test_undo_leaves_answers_about_features_that_are_gone(

@@ -35,6 +35,7 @@ class Writing:
         app.post("/rows")(self.set_rows)
         app.post("/undo")(self.undo)
         app.post("/gold")(self.set_gold)
+        app.post("/gold/remove")(self.remove_gold)
         app.post("/measure")(self.measure)
         app.post("/labels")(self.review)
         app.post("/directions")(self.judge_direction)
@@ -102,6 +103,15 @@ class Writing:
         """Say the right answer about a feature, to check annotators by."""
         self.site.check(request, token)
         self.site.source.verdicts.set_gold(c, f, answer)  # type: ignore[arg-type]
+        return RedirectResponse(f"/class/{c}/feature/{f}", 303)
+
+    def remove_gold(
+        self, request: Request, c: Annotated[int, Form()], f: Annotated[int, Form()],
+        token: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        """No longer check annotators by a feature."""
+        self.site.check(request, token)
+        self.site.source.verdicts.remove_gold(c, f)
         return RedirectResponse(f"/class/{c}/feature/{f}", 303)
 
     def measure(

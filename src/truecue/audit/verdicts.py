@@ -1,7 +1,8 @@
 """What people say about features: the answers in SQLite, CSV in and out, and the verdicts.
 
 Several processes may write at once. An annotator has one answer for each pair of a class and a
-feature; a new one takes the place of the old one.
+feature of one encoder; a new one takes the place of the old one. Answers about another encoder's
+features stay beside it, and count again where an audit is of that one again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MASKS, TEXT = "masks", "text"
 AUTOMATIC = frozenset((MASKS, TEXT))
 """Annotators that are no people; their answers count where no person has given one."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables; older files get what they lack, and a newer one is refused."""
 TIMEOUT = 10.0
 """Seconds to wait for another process that is writing."""
@@ -44,16 +45,17 @@ COLUMNS = (
 
 _ANSWERS: tuple[Answer, ...] = get_args(Answer)
 _RANKS = range(1, 2**31)
+_ANY = 2**62  # more than the number of any feature
 _SHORT: dict[str, Answer] = {"main": "main_object", "separate": "separate_object"}
-_FEATURES = """
-CREATE TABLE answers (
+_ANSWER = """
     class INTEGER NOT NULL, feature INTEGER NOT NULL, annotator TEXT NOT NULL,
     answer TEXT CHECK (answer IN ('main_object', 'separate_object', 'background')),
     confidence INTEGER CHECK (confidence BETWEEN 1 AND 5),
     reason TEXT NOT NULL, class_name TEXT NOT NULL, rank INTEGER, encoder TEXT NOT NULL,
-    group_rule TEXT NOT NULL, images TEXT NOT NULL, started REAL, submitted REAL NOT NULL,
-    UNIQUE (class, feature, annotator)
-);
+    group_rule TEXT NOT NULL, images TEXT NOT NULL, started REAL, submitted REAL NOT NULL
+"""
+_FEATURES = f"""
+CREATE TABLE answers ({_ANSWER}, UNIQUE (class, feature, annotator));
 CREATE TABLE gold (
     class INTEGER NOT NULL, feature INTEGER NOT NULL, answer TEXT NOT NULL,
     UNIQUE (class, feature)
@@ -68,8 +70,23 @@ CREATE TABLE directions (
     UNIQUE (direction, annotator)
 );
 """
-_VERSIONS = (_FEATURES, _DIRECTIONS)
-"""What each version of the tables added."""
+_BY_SUBJECT = f"""
+ALTER TABLE answers RENAME TO old_answers;
+CREATE TABLE answers ({_ANSWER}, UNIQUE (class, feature, annotator, encoder));
+INSERT INTO answers SELECT * FROM old_answers;
+DROP TABLE old_answers;
+ALTER TABLE gold RENAME TO old_gold;
+CREATE TABLE gold (
+    class INTEGER NOT NULL, feature INTEGER NOT NULL, encoder TEXT NOT NULL, answer TEXT NOT NULL,
+    UNIQUE (class, feature, encoder)
+);
+INSERT INTO gold SELECT class, feature, '', answer FROM old_gold;
+DROP TABLE old_gold;
+"""
+_VERSIONS = (_FEATURES, _DIRECTIONS, _BY_SUBJECT)
+"""What each version of the tables changed."""
+MINE = "encoder = CASE WHEN feature < ? THEN ? ELSE ? END"
+"""Of a row, that it is about a `Subject`, whose three values it takes."""
 
 
 def check_answer(answer: str, known: Sequence[str]) -> None:
@@ -94,6 +111,19 @@ def check_annotator(annotator: str) -> None:
         raise DataError("an answer needs the name of the person who gave it")
 
 
+class Subject(NamedTuple):
+    """What answers are about, as texts: with the same text, "feature 3 of class 0" is the same."""
+
+    first: int
+    """Number of the first component; what has a smaller one is a feature or another cue."""
+    features: str
+    components: str
+
+    def of(self, feature: int) -> str:
+        """The text for one feature."""
+        return self.features if feature < self.first else self.components
+
+
 @dataclass(frozen=True)
 class Judgement:
     """One person's answer about one feature of one class.
@@ -115,7 +145,7 @@ class Judgement:
     rank: int | None = None
     """Of the feature among the class's, 1 the most important."""
     encoder: str = ""
-    """Hash of the encoder that the feature is of, see `Audit.subject`."""
+    """What the feature is of, see `Audit.subject`; empty: what the file is opened for."""
     group_rule: str = ""
     images: tuple[int, ...] = ()
     """Positions of the training images that were shown."""
@@ -184,23 +214,45 @@ class Verdicts:
         path: made at the first answer.
         exists: says of a (class, feature) why there can be no answer about it, in words; empty:
             there can.
-        encoder: hash of the encoder that features are of, with classes and cues where they count;
-            answers that name none get it, and those about others do not count.
+        subject: what features are of, one text where there are no components; answers that name
+            none get it, and those about others are kept and do not count.
 
     Raises:
         DataError: the file is no database of answers, or was written by a later version.
     """
 
     def __init__(
-        self, path: Path, exists: Callable[[int, int], str] | None = None, encoder: str = ""
+        self,
+        path: Path,
+        exists: Callable[[int, int], str] | None = None,
+        subject: Subject | str = "",
     ):
-        self.path, self._exists, self._encoder = path, exists, encoder
+        self.path, self._exists = path, exists
+        self.subject = Subject(0, subject, subject) if isinstance(subject, str) else subject
         if path.exists():
-            with self.connect() as db:
+            with self.connect() as db, db:
                 db.execute("SELECT 1 FROM answers LIMIT 1")
+                self._adopt(db)
+
+    def _adopt(self, db: sqlite3.Connection) -> None:
+        """Say what rows are about that were written before schema 3.
+
+        Answers about features had the text of the components where there were some. Gold items had
+        none: they are taken to be about what the file is opened for.
+        """
+        first, features, components = self.subject
+        old = "encoder = ? AND feature < ?"
+        for table, text, below in (("answers", components, first), ("gold", "", _ANY)):
+            if text == features:  # which is what the rows have that are wanted
+                continue
+            if db.execute(f"SELECT 1 FROM {table} WHERE {old} LIMIT 1", (text, below)).fetchone():
+                db.execute(
+                    f"UPDATE OR IGNORE {table} SET {MINE} WHERE {old}",
+                    (*self.subject, text, below),
+                )
 
     def add(self, *judgements: Judgement) -> None:
-        """Store answers, all or none. An annotator's earlier answer about a pair is replaced.
+        """Store answers, all or none. An annotator's earlier answer about the same is replaced.
 
         Raises:
             DataError: one is about a feature that there is not; nothing is stored.
@@ -211,7 +263,10 @@ class Verdicts:
         self._store(judgements)
 
     def all(self) -> list[Judgement]:
-        """All answers, skipped ones too, by class, feature and annotator."""
+        """All answers, skipped ones and those about other encoders too.
+
+        They are in the order of class, feature and annotator.
+        """
         if not self.path.exists():
             return []
         with self.connect() as db:
@@ -221,7 +276,7 @@ class Verdicts:
                     db,
                     "SELECT class AS class_index, feature, annotator, answer, confidence, reason,"
                     " class_name, rank, encoder, group_rule, images, started, submitted"
-                    " FROM answers ORDER BY class, feature, annotator",
+                    " FROM answers ORDER BY class, feature, annotator, submitted",
                 )
             ]
 
@@ -231,8 +286,8 @@ class Verdicts:
             return False
         with self.connect() as db, db:
             done = db.execute(
-                "DELETE FROM answers WHERE class = ? AND feature = ? AND annotator = ?",
-                (class_index, feature, annotator),
+                f"DELETE FROM answers WHERE class = ? AND feature = ? AND annotator = ? AND {MINE}",
+                (class_index, feature, annotator, *self.subject),
             )
             return done.rowcount > 0
 
@@ -241,23 +296,45 @@ class Verdicts:
         self._check(Judgement(class_index, feature, "gold", answer))
         with self.connect() as db, db:
             db.execute(
-                "INSERT INTO gold VALUES (?, ?, ?) ON CONFLICT (class, feature)"
-                " DO UPDATE SET answer = excluded.answer",
-                (class_index, feature, answer),
+                "INSERT INTO gold (class, feature, encoder, answer) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (class, feature, encoder) DO UPDATE SET answer = excluded.answer",
+                (class_index, feature, self.subject.of(feature), answer),
             )
 
-    def aggregate(self) -> Aggregate:
-        """Verdicts of all pairs that have been answered and that there are, of this encoder."""
-        gold: dict[tuple[int, int], str] = {}
-        if self.path.exists():
-            with self.connect() as db:
-                gold = {(c, f): answer for c, f, answer in db.execute("SELECT * FROM gold")}
-        mine = [j for j in self.all() if not self._encoder or j.encoder == self._encoder]
+    def remove_gold(self, class_index: int, feature: int) -> bool:
+        """No longer say the right answer about a pair; whether it was said."""
+        if not self.path.exists():
+            return False
+        with self.connect() as db, db:
+            done = db.execute(
+                f"DELETE FROM gold WHERE class = ? AND feature = ? AND {MINE}",
+                (class_index, feature, *self.subject),
+            )
+            return done.rowcount > 0
+
+    def gold(self) -> dict[tuple[int, int], str]:
+        """Pairs whose right answer is known, with it."""
+        if not self.path.exists():
+            return {}
+        with self.connect() as db:
+            rows = db.execute(
+                f"SELECT class, feature, answer FROM gold WHERE {MINE} ORDER BY class, feature",
+                self.subject,
+            )
+            return {(c, f): answer for c, f, answer in rows}
+
+    def counted(self) -> list[Judgement]:
+        """The answers that count: about this encoder, and about features that there are."""
+        mine = [j for j in self.all() if j.encoder == self.subject.of(j.feature)]
         # an audit that was made again with fewer features keeps the answers about the others
         there = {
             pair for pair in {j.pair for j in mine} if not self._exists or not self._exists(*pair)
         }
-        return aggregate([j for j in mine if j.pair in there], gold)
+        return [j for j in mine if j.pair in there]
+
+    def aggregate(self) -> Aggregate:
+        """Verdicts of all pairs that have been answered and that there are, of this encoder."""
+        return aggregate(self.counted(), self.gold())
 
     def read_csv(self, path: Path) -> int:
         """Add the answers of a CSV file with the columns of the published one, all or none.
@@ -362,7 +439,7 @@ class Verdicts:
         for judgement in judgements:
             row = asdict(judgement)
             row["images"] = json.dumps(judgement.images)
-            row["encoder"] = judgement.encoder or self._encoder
+            row["encoder"] = judgement.encoder or self.subject.of(judgement.feature)
             row["submitted"] = now if judgement.submitted is None else judgement.submitted
             values.append(row)
         names = [field.name for field in fields(Judgement)]
@@ -372,7 +449,7 @@ class Verdicts:
             db.executemany(
                 f"INSERT INTO answers ({', '.join(columns)})"
                 f" VALUES ({', '.join(':' + name for name in names)})"
-                f" ON CONFLICT (class, feature, annotator)"
+                f" ON CONFLICT (class, feature, annotator, encoder)"
                 f" DO UPDATE SET {updates}",
                 values,
             )
