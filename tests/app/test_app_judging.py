@@ -224,6 +224,9 @@ def test_answers_leave_and_come_back_as_csv(source: Source, judge: Callable[...,
     assert code == 422
     assert "has no feature 98765" in page
     assert "a &lt;i&gt;.csv" in page
+    code, page = send(text.replace(f",{f},1,", f",{f},2,"))
+    assert code == 422
+    assert "is number 2 in the file and number 1 in this audit" in page
     assert len(source.verdicts.all()) == 1
 
 

@@ -346,6 +346,40 @@ def test_csv_there_and_back(verdicts: Verdicts, tmp_path: Path):
     assert [replace(j, submitted=0) for j in other.all()] == mine
 
 
+def test_csv_holds_the_answers_that_count(tmp_path: Path):
+    path = tmp_path / "verdicts.sqlite"
+    Verdicts(path, None, "e1").add(*said("b", (0, 1)), *said("b", (7, 1)))
+    Verdicts(path, None, "e2").add(*said("mm", (0, 2)))
+    verdicts = Verdicts(path, known, "e1")
+    assert verdicts.write_csv(tmp_path / "out.csv") == 1
+    other = Verdicts(tmp_path / "other.sqlite", known, "e2")
+    other.read_csv(tmp_path / "out.csv")
+    assert [j.pair for j in other.all()] == [(0, 1)]
+
+
+def test_ranks_in_a_csv_file_must_be_those_of_the_audit(tmp_path: Path):
+    ranks = {(0, 1): 1, (0, 2): 2, (0, 3): None}
+
+    def rank(c: int, feature: int) -> int | None:
+        return ranks[c, feature]
+
+    verdicts = Verdicts(tmp_path / "verdicts.sqlite", known, "e1", rank)
+    file = tmp_path / "in.csv"
+    for feature, number, match in ((2, "3", "number 3 in the file and number 2 in this audit"),
+                                   (3, "1", "number 1 in the file and one without a rank")):  # fmt: skip
+        file.write_text(
+            f"{HEAD}\nA,,0,1,1,background,3,x\nA,,0,{feature},{number},background,3,x\n"
+        )
+        with pytest.raises(DataError, match=f"line 3: feature {feature} of class 0 is {match}"):
+            verdicts.read_csv(file)
+        assert verdicts.all() == []
+    file.write_text(f"{HEAD}\nA,,0,1,1,background,3,x\nA,,0,2,,background,3,x\n")
+    assert verdicts.read_csv(file) == 2
+    ranks[0, 1], ranks[0, 2] = 2, 1  # with other training images
+    verdicts.write_csv(tmp_path / "out.csv")
+    assert verdicts.read_csv(tmp_path / "out.csv") == 2
+
+
 @pytest.mark.parametrize(
     "text", ["=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)", "\tx", "'=1", "'quoted'"]
 )

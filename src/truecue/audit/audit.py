@@ -300,7 +300,10 @@ class Audit:
 
     def verdicts(self) -> Verdicts:
         """What people said about the features; answers about others are refused."""
-        return Verdicts(self.folder / "verdicts.sqlite", self._why_not, self.subject)
+        return Verdicts(
+            self.folder / "verdicts.sqlite", self._why_not, self.subject,
+            lambda c, feature: self.feature(c, feature).rank,
+        )  # fmt: skip
 
     def gaps(self) -> dict[str, Any]:
         """What gaps.json holds; `measure_gaps` writes it.

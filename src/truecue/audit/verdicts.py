@@ -216,6 +216,8 @@ class Verdicts:
             there can.
         subject: what features are of, one text where there are no components; answers that name
             none get it, and those about others are kept and do not count.
+        rank: the rank of a (class, feature) that there is, None for other cues; None: ranks are not
+            compared.
 
     Raises:
         DataError: the file is no database of answers, or was written by a later version.
@@ -226,8 +228,9 @@ class Verdicts:
         path: Path,
         exists: Callable[[int, int], str] | None = None,
         subject: Subject | str = "",
+        rank: Callable[[int, int], int | None] | None = None,
     ):
-        self.path, self._exists = path, exists
+        self.path, self._exists, self._rank = path, exists, rank
         self.subject = Subject(0, subject, subject) if isinstance(subject, str) else subject
         if path.exists():
             with self.connect() as db, db:
@@ -340,7 +343,7 @@ class Verdicts:
         """Add the answers of a CSV file with the columns of the published one, all or none.
 
         Columns that it has besides are left alone; `Input.wordnet_id` and `Input.feature_rank` may
-        be absent.
+        be absent. Where the rank is given, it must be that of the audit: answers name no encoder.
 
         Returns:
             Answers read.
@@ -388,16 +391,17 @@ class Verdicts:
         return judgements
 
     def write_csv(self, path: Path) -> int:
-        """Write the answers with the published columns, skipped ones left out; how many.
+        """Write the answers that count with the published columns, skipped ones left out; how many.
 
         Text that a spreadsheet would take for a formula is written as `safe_cell` does.
         """
-        rows = [j for j in self.all() if j.answer is not None]
+        rows = [j for j in self.counted() if j.answer is not None]
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for j in rows:
-                numbers = ("" if v is None else v for v in (j.rank, j.answer, j.confidence))
+                rank = self._rank(*j.pair) if self._rank else j.rank  # importance may have changed
+                numbers = ("" if v is None else v for v in (rank, j.answer, j.confidence))
                 who, name, why = map(safe_cell, (j.annotator, j.class_name, j.reason))
                 writer.writerow((who, name, *j.pair, *numbers, why))
         return len(rows)
@@ -419,6 +423,7 @@ class Verdicts:
             if judgement.rank is not None and judgement.rank not in _RANKS:
                 raise ValueError
             self._check(judgement)
+            self._compare_rank(judgement)
         except DataError as error:
             raise DataError(f"{where}: {error}; nothing was read") from None
         except ValueError:
@@ -432,6 +437,20 @@ class Verdicts:
         reason = self._exists(*judgement.pair) if self._exists else ""
         if reason:
             raise DataError(reason)
+
+    def _compare_rank(self, judgement: Judgement) -> None:
+        """Refuse an answer whose feature is another one here, or may be."""
+        if self._rank is None or judgement.rank is None:
+            return
+        here = self._rank(*judgement.pair)
+        if here != judgement.rank:
+            c, feature = judgement.pair
+            number = "one without a rank" if here is None else f"number {here}"
+            raise DataError(
+                f"feature {feature} of class {c} is number {judgement.rank} in the file and"
+                f" {number} in this audit, so that the file may be about another encoder; if it is"
+                f" not, leave out {COLUMNS[4]}"
+            )
 
     def _store(self, judgements: Sequence[Judgement]) -> None:
         now = time.time()
