@@ -346,6 +346,24 @@ def test_csv_there_and_back(verdicts: Verdicts, tmp_path: Path):
     assert [replace(j, submitted=0) for j in other.all()] == mine
 
 
+def test_reading_a_csv_file_again_changes_nothing(verdicts: Verdicts, tmp_path: Path):
+    full = Judgement(1, 2, "ann", "background", 4, "grass", "cow", 3, "e1", "correct", (5, 1), 10.5,
+                     12.25)  # fmt: skip
+    others = [replace(full, annotator="ben", confidence=None), replace(full, annotator="cid")]
+    verdicts.add(full, *others)
+    verdicts.write_csv(tmp_path / "out.csv")
+    assert verdicts.read_csv(tmp_path / "out.csv") == 3
+    assert verdicts.all() == [full, *others]
+    (tmp_path / "out.csv").write_text(
+        f"{HEAD}\nann,,1,2,,main,4,grass\nben,,1,2,,background,2,grass\n"
+        "cid,,1,2,,background,4,hay\n"
+    )
+    verdicts.read_csv(tmp_path / "out.csv")
+    found = [(j.answer, j.confidence, j.reason, j.images, j.started) for j in verdicts.all()]
+    assert found == [("main_object", 4, "grass", (), None), ("background", 2, "grass", (), None),
+                     ("background", 4, "hay", (), None)]  # fmt: skip
+
+
 def test_csv_holds_the_answers_that_count(tmp_path: Path):
     path = tmp_path / "verdicts.sqlite"
     Verdicts(path, None, "e1").add(*said("b", (0, 1)), *said("b", (7, 1)))
@@ -365,8 +383,10 @@ def test_ranks_in_a_csv_file_must_be_those_of_the_audit(tmp_path: Path):
 
     verdicts = Verdicts(tmp_path / "verdicts.sqlite", known, "e1", rank)
     file = tmp_path / "in.csv"
-    for feature, number, match in ((2, "3", "number 3 in the file and number 2 in this audit"),
-                                   (3, "1", "number 1 in the file and one without a rank")):  # fmt: skip
+    for feature, number, match in (
+        (2, "3", "number 3 in the file and number 2 in this audit"),
+        (3, "1", "number 1 in the file and one without a rank"),
+    ):
         file.write_text(
             f"{HEAD}\nA,,0,1,1,background,3,x\nA,,0,{feature},{number},background,3,x\n"
         )

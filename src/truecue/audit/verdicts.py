@@ -344,6 +344,7 @@ class Verdicts:
 
         Columns that it has besides are left alone; `Input.wordnet_id` and `Input.feature_rank` may
         be absent. Where the rank is given, it must be that of the audit: answers name no encoder.
+        An answer that is there already keeps what is known of it besides, such as when it was given.
 
         Returns:
             Answers read.
@@ -352,7 +353,7 @@ class Verdicts:
             DataError: a column is absent, or a row cannot be used; the message has its number.
         """
         judgements = self.parse_csv(path)
-        self._store(judgements)
+        self._store(judgements, keep_equal=True)
         return len(judgements)
 
     def parse_csv(self, path: Path) -> list[Judgement]:
@@ -452,7 +453,7 @@ class Verdicts:
                 f" not, leave out {COLUMNS[4]}"
             )
 
-    def _store(self, judgements: Sequence[Judgement]) -> None:
+    def _store(self, judgements: Sequence[Judgement], *, keep_equal: bool = False) -> None:
         now = time.time()
         values = []
         for judgement in judgements:
@@ -464,6 +465,9 @@ class Verdicts:
         names = [field.name for field in fields(Judgement)]
         columns = ["class" if name == "class_index" else name for name in names]
         updates = ", ".join(f"{c} = excluded.{c}" for c in columns[3:])
+        if keep_equal:
+            said = ("answer", "confidence", "reason")
+            updates += f" WHERE {' OR '.join(f'{c} IS NOT excluded.{c}' for c in said)}"
         with self.connect() as db, db:
             db.executemany(
                 f"INSERT INTO answers ({', '.join(columns)})"
