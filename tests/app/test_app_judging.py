@@ -40,6 +40,20 @@ def test_somebody_must_say_who_they_are(source: Source, judge: Callable[..., Per
     assert "Who judges?" in nobody.get("/judge").text
 
 
+@pytest.mark.parametrize("name", ["masks", " text "])
+def test_nobody_judges_under_the_name_of_automatic_answers(
+    source: Source, judge: Callable[..., Person], name: str
+) -> None:
+    ada, f = judge("Ada"), source.audit.features(0)[0].feature
+    refused = ada.post("/who", name=name)
+    assert refused.status_code == 422
+    assert "stands for answers that no person gave" in refused.text
+    assert ada.get("/judge").url.path != "/judge"  # still Ada
+    ada.http.cookies.set("truecue_name", name.strip(), domain="127.0.0.1")
+    assert ada.answer(0, f).headers["location"] == "/judge"
+    assert source.verdicts.all() == []
+
+
 @pytest.mark.parametrize(
     ("lacking", "said"),
     [({"answer": ""}, "where the red region mainly is"),

@@ -339,7 +339,7 @@ def test_csv_there_and_back(verdicts: Verdicts, tmp_path: Path):
         Judgement(0, 1, "ben", "main_object"),
     )
     assert verdicts.write_csv(tmp_path / "out.csv") == 2
-    assert (tmp_path / "out.csv").read_text().splitlines()[0] == HEAD
+    assert (tmp_path / "out.csv").read_text().splitlines()[0] == f"{HEAD},Answer.automatic"
     other = Verdicts(tmp_path / "other.sqlite", known, "e1")
     assert other.read_csv(tmp_path / "out.csv") == 2
     mine = [replace(j, submitted=0) for j in verdicts.all() if j.answer]
@@ -362,6 +362,25 @@ def test_reading_a_csv_file_again_changes_nothing(verdicts: Verdicts, tmp_path: 
     found = [(j.answer, j.confidence, j.reason, j.images, j.started) for j in verdicts.all()]
     assert found == [("main_object", 4, "grass", (), None), ("background", 2, "grass", (), None),
                      ("background", 4, "hay", (), None)]  # fmt: skip
+
+
+def test_automatic_answers_leave_and_come_back_as_such(verdicts: Verdicts, tmp_path: Path):
+    verdicts.add(Judgement(0, 1, "masks", "background"), Judgement(0, 2, "ann", "main_object"))
+    verdicts.write_csv(tmp_path / "out.csv")
+    other = Verdicts(tmp_path / "other.sqlite", known, "e1")
+    other.read_csv(tmp_path / "out.csv")
+    assert {p: v.automatic for p, v in other.aggregate().pairs.items()} == {
+        (0, 1): True, (0, 2): False
+    }  # fmt: skip
+
+
+def test_names_in_a_csv_file_are_those_of_people_though_they_have_blanks(
+    verdicts: Verdicts, tmp_path: Path
+):
+    verdicts.add(Judgement(0, 1, "bob", "background"))
+    (tmp_path / "in.csv").write_text(f"{HEAD}\n bob ,,0,1,1,main,3,x\n")
+    verdicts.read_csv(tmp_path / "in.csv")
+    assert [(j.annotator, j.answer) for j in verdicts.all()] == [("bob", "main_object")]
 
 
 def test_csv_holds_the_answers_that_count(tmp_path: Path):
@@ -412,7 +431,8 @@ def test_csv_holds_no_formulas(verdicts: Verdicts, tmp_path: Path, text: str):
     other = Verdicts(tmp_path / "other.sqlite", known, "e1")
     other.read_csv(tmp_path / "out.csv")
     (back,) = other.all()
-    assert (back.annotator, back.reason, back.class_name) == (f"{text} said", text, text)
+    name = f"{text} said".strip()
+    assert (back.annotator, back.reason, back.class_name) == (name, text, text)
 
 
 def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
@@ -435,6 +455,9 @@ def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
         ("A2,,0,2,99999999999999999999,background,3,x", "line 3: class, feature, rank and"),
         ("A2,,0,2,1,background,9,x", "line 3: confidence is 1 to 5; got 9"),
         (",,0,2,1,background,3,x", "line 3: an answer needs the name"),
+        ("masks,,0,2,1,background,3,x", "line 3: 'masks' stands for answers that no person gave"),
+        (" text ,,0,2,1,background,3,x", "line 3: 'text' stands for answers that no person gave"),
+        (" A1 ,,0,1,1,background,3,x", "answers 1 and 2 are both by A1 about class 0, feature 1"),
         ("A1,,0,1,1,background,3,x", "answers 1 and 2 are both by A1 about class 0, feature 1"),
         ("A2,,0,2,1", "line 3: there is no answer ''"),
     ],

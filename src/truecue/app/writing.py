@@ -13,6 +13,7 @@ from truecue.app import security
 from truecue.app.pages import directions, judge, labels
 from truecue.app.security import PASS, cookie
 from truecue.app.site import NAME, ORIGINAL, Site
+from truecue.audit.verdicts import check_person
 from truecue.errors import DataError
 
 _YEAR = 365
@@ -76,6 +77,7 @@ class Writing:
         """Remember who judges, in this browser."""
         self.site.check(request, token)
         name = judge.clean_name(name)
+        check_person(name)
         response = RedirectResponse("/judge", 303)
         response.headers.append("set-cookie", cookie(NAME, quote(name), _YEAR if name else 0))
         return response

@@ -42,6 +42,8 @@ COLUMNS = (
     "Input.feature_rank", "Answer.main", "Answer.confidence", "Answer.reasons",
 )  # fmt: skip
 """Columns of the published file of answers, in its order."""
+AUTOMATICALLY = "Answer.automatic"
+"""A further column: 1 where an annotator that is no person gave the answer."""
 
 _ANSWERS: tuple[Answer, ...] = get_args(Answer)
 _RANKS = range(1, 2**31)
@@ -99,6 +101,16 @@ def check_answer(answer: str, known: Sequence[str]) -> None:
         raise DataError(
             f"there is no answer '{answer}'{suggest(answer, list(known))} ({', '.join(known)})"
         )
+
+
+def check_person(name: str) -> None:
+    """Refuse a person's name that stands for answers that nobody gave.
+
+    Raises:
+        DataError: it does.
+    """
+    if name in AUTOMATIC:
+        raise DataError(f"'{name}' stands for answers that no person gave; take another name")
 
 
 def check_annotator(annotator: str) -> None:
@@ -344,7 +356,8 @@ class Verdicts:
 
         Columns that it has besides are left alone; `Input.wordnet_id` and `Input.feature_rank` may
         be absent. Where the rank is given, it must be that of the audit: answers name no encoder.
-        An answer that is there already keeps what is known of it besides, such as when it was given.
+        An answer that is there already keeps what is known of it besides, such as its time. Answers
+        of annotators that are no people are read where `write_csv` wrote them, which says so.
 
         Returns:
             Answers read.
@@ -392,19 +405,21 @@ class Verdicts:
         return judgements
 
     def write_csv(self, path: Path) -> int:
-        """Write the answers that count with the published columns, skipped ones left out; how many.
+        """Write the answers that count, skipped ones left out; how many.
 
+        The columns are the published ones and `Answer.automatic`.
         Text that a spreadsheet would take for a formula is written as `safe_cell` does.
         """
         rows = [j for j in self.counted() if j.answer is not None]
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
+            writer.writerow((*COLUMNS, AUTOMATICALLY))
             for j in rows:
                 rank = self._rank(*j.pair) if self._rank else j.rank  # importance may have changed
                 numbers = ("" if v is None else v for v in (rank, j.answer, j.confidence))
                 who, name, why = map(safe_cell, (j.annotator, j.class_name, j.reason))
-                writer.writerow((who, name, *j.pair, *numbers, why))
+                automatic = 1 if j.annotator in AUTOMATIC else ""
+                writer.writerow((who, name, *j.pair, *numbers, why, automatic))
         return len(rows)
 
     def _from_row(self, row: dict[str, str | None], where: str) -> Judgement:
@@ -414,7 +429,7 @@ class Verdicts:
             judgement = Judgement(
                 class_index=int(row["Input.class_index"] or ""),
                 feature=int(row["Input.feature_index"] or ""),
-                annotator=_as_written(row["WorkerId"] or ""),
+                annotator=_as_written(row["WorkerId"] or "").strip(),
                 answer=_SHORT.get(answer, answer),  # type: ignore[arg-type]
                 confidence=int(confidence) if confidence else None,
                 reason=_as_written(row["Answer.reasons"] or ""),
@@ -423,6 +438,8 @@ class Verdicts:
             )
             if judgement.rank is not None and judgement.rank not in _RANKS:
                 raise ValueError
+            if (row.get(AUTOMATICALLY) or "").strip() != "1":
+                check_person(judgement.annotator)
             self._check(judgement)
             self._compare_rank(judgement)
         except DataError as error:
