@@ -473,6 +473,8 @@ def test_one_bad_row_reads_nothing(verdicts: Verdicts, tmp_path: Path, row: str,
 def test_csv_files_that_cannot_be_read(verdicts: Verdicts, tmp_path: Path):
     with pytest.raises(DataError, match="there is no file"):
         verdicts.read_csv(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        verdicts.read_csv(tmp_path)
     (tmp_path / "short.csv").write_text("WorkerId,Answer.main\nA,main\n")
     with pytest.raises(DataError, match=r"no column Input\.class_index, Input\.feature_index"):
         verdicts.read_csv(tmp_path / "short.csv")

@@ -393,6 +393,8 @@ class Verdicts:
             raise DataError(f"there is no file {path}") from None
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path} cannot be read as CSV: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
         seen: dict[tuple[int, int, str], int] = {}
         for number, judgement in enumerate(judgements, 1):
             known = (*judgement.pair, judgement.annotator)
