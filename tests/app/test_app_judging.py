@@ -40,6 +40,20 @@ def test_somebody_must_say_who_they_are(source: Source, judge: Callable[..., Per
     assert "Who judges?" in nobody.get("/judge").text
 
 
+@pytest.mark.parametrize("name", ["masks", " text "])
+def test_nobody_judges_under_the_name_of_automatic_answers(
+    source: Source, judge: Callable[..., Person], name: str
+) -> None:
+    ada, f = judge("Ada"), source.audit.features(0)[0].feature
+    refused = ada.post("/who", name=name)
+    assert refused.status_code == 422
+    assert "stands for answers that no person gave" in refused.text
+    assert ada.get("/judge").url.path != "/judge"  # still Ada
+    ada.http.cookies.set("truecue_name", name.strip(), domain="127.0.0.1")
+    assert ada.answer(0, f).headers["location"] == "/judge"
+    assert source.verdicts.all() == []
+
+
 @pytest.mark.parametrize(
     ("lacking", "said"),
     [({"answer": ""}, "where the red region mainly is"),
@@ -74,7 +88,7 @@ def test_an_answer_is_stored_with_everything_that_was_shown(
     assert (stored.class_index, stored.feature, stored.annotator) == (c, f, "Ada")
     assert (stored.answer, stored.confidence, stored.reason) == ("separate_object", 4, "a mark")
     assert (stored.class_name, stored.rank) == (source.classes[c], found.rank)
-    assert stored.encoder == source.audit.subject
+    assert stored.encoder == source.audit.subject.of(f)
     assert stored.group_rule == source.audit.facts["table"][c]["rule"]
     assert stored.images == (*shown.top, *shown.least)
     assert stored.started == 5.0
@@ -179,6 +193,11 @@ def test_gold_items_are_spread_among_the_others(
     assert len(set(judging.queue(source, "Ada"))) == len(source.audit.pairs())
     assert ada.post("/gold", c=0, f=12345, answer="background").status_code == 422
     assert ada.post("/gold", c=9, f=gold[0][1], answer="sky").status_code == 422
+    assert "No longer a gold item" in ada.get(f"/class/9/feature/{gold[0][1]}").text
+    back = ada.post("/gold/remove", c=9, f=gold[0][1])
+    assert back.headers["location"] == f"/class/9/feature/{gold[0][1]}"
+    assert set(source.gold()) == set(gold[1:])
+    assert "No longer a gold item" not in ada.get(f"/class/9/feature/{gold[0][1]}").text
 
 
 def test_rows_of_the_study_leave_the_least_activating_images_out(
@@ -219,6 +238,9 @@ def test_answers_leave_and_come_back_as_csv(source: Source, judge: Callable[...,
     assert code == 422
     assert "has no feature 98765" in page
     assert "a &lt;i&gt;.csv" in page
+    code, page = send(text.replace(f",{f},1,", f",{f},2,"))
+    assert code == 422
+    assert "is number 2 in the file and number 1 in this audit" in page
     assert len(source.verdicts.all()) == 1
 
 
@@ -230,7 +252,13 @@ def test_answers_about_another_encoder_are_not_mistaken_for_this_one_s(
     f = source.audit.features(0)[0].feature
     source.verdicts.add(Judgement(0, f, "Ada", "background", 3, "x", encoder="another"))
     assert judging.progress(source, "Ada").answered == 0
-    assert judge("Ada").json(f"/class/0/feature/{f}.json")["votes"] == []
+    ada = judge("Ada")
+    assert ada.json(f"/class/0/feature/{f}.json")["votes"] == []
+    ada.answer(0, f, "main_object")
+    assert [j.encoder for j in source.verdicts.all()] == ["another", source.audit.subject.of(f)]
+    assert ada.post("/undo").headers["location"] == f"/judge/0/{f}"
+    assert ada.post("/undo").headers["location"] == "/judge"
+    assert [j.encoder for j in source.verdicts.all()] == ["another"]
 
 
 def test_undo_leaves_answers_about_features_that_are_gone(

@@ -79,7 +79,7 @@ def writes(source: Source) -> list[tuple[str, dict[str, Any]]]:
     return [
         (f"/judge/0/{f}", {"answer": "background", "confidence": "3", "reason": "why"}),
         ("/who", {"name": "Eve"}), ("/rows", {"original": "1"}), ("/undo", {}), ("/measure", {}),
-        ("/gold", {"c": 0, "f": f, "answer": "background"}),
+        ("/gold", {"c": 0, "f": f, "answer": "background"}), ("/gold/remove", {"c": 0, "f": f}),
         ("/labels", {"split": "test", "image": 0, "finding": "fine"}),
         ("/directions", {"k": 0, "answer": "core"}), ("/directions/undo", {}),
         ("/login", {"password": "x"}),
@@ -90,6 +90,7 @@ def test_every_write_needs_the_token_of_its_browser(
     source: Source, judge: Callable[..., Person]
 ) -> None:
     judge_all(source, lambda *_: "main_object", "Grace")
+    source.verdicts.set_gold(0, source.audit.features(0)[0].feature, "main_object")
     before = source.verdicts.all(), source.gaps(), source.gold()
     ada, eve = judge("Grace"), judge("Eve")
     known = {route.path for route in ada.app.routes if "POST" in getattr(route, "methods", ())}

@@ -15,7 +15,7 @@ from truecue.audit.features import encode
 from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.audit.pca import neural_pca
-from truecue.audit.verdicts import Judgement
+from truecue.audit.verdicts import Judgement, Subject
 from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites.gratings import Gratings
 from truecue.engine.device import Device
@@ -102,13 +102,49 @@ def test_answers_about_them_are_about_these_images(
 ) -> None:
     other = replace(data, train=data.train.select(torch.arange(len(data.train)) % 8 > 0))
 
-    def subject(name: str, splits: Splits, each: int | None) -> str:
+    def subject(name: str, splits: Splits, each: int | None) -> Subject:
         settings = AuditSettings(components=each)
         return make_audit(tmp_path / name, splits, net, settings=settings, device=CPU).subject
 
-    assert subject("a", data, None) == subject("b", other, None)  # features are the same
-    assert subject("c", data, EACH) != subject("d", other, EACH)
-    assert subject("e", data, EACH) == subject("f", data, EACH)
+    plain, mine, others = (
+        subject("a", data, None),
+        subject("c", data, EACH),
+        subject("d", other, EACH),
+    )
+    assert plain == subject("b", other, None)
+    assert plain.features == plain.components == mine.features == others.features
+    assert plain.first == mine.first
+    assert mine.components != others.components
+    assert mine == subject("f", data, EACH)
+
+
+def test_answers_stay_where_components_come_and_go(
+    data: Splits, net: Classifier, tmp_path: Path
+) -> None:
+    def made(each: int | None, splits: Splits = data) -> Audit:
+        settings = AuditSettings(components=each)
+        return make_audit(tmp_path / "a", splits, net, settings=settings, device=CPU, fresh=True)
+
+    def spurious(audit: Audit) -> dict[int, set[int]]:
+        return audit.verdicts().aggregate().spurious()
+
+    plain = made(None)
+    feature = plain.features(0)[0].feature
+    plain.verdicts().add(Judgement(0, feature, "ann", "background"))
+    with_two = made(EACH)
+    component = with_two.features(0)[-1].feature
+    assert spurious(with_two) == {0: {feature}}
+    with_two.verdicts().add(
+        Judgement(0, component, "ann", "background"), Judgement(0, feature, "bea", "background")
+    )
+    fewer = data.train.select(torch.arange(len(data.train)) % 8 > 0)
+    others = made(EACH, replace(data, train=fewer))
+    assert spurious(others) == {0: {feature}}  # the component is of other images
+    others.verdicts().add(Judgement(0, component, "ann", "main_object"))
+    assert spurious(made(EACH)) == {0: {feature, component}}
+    back = made(None)
+    assert spurious(back) == {0: {feature}}
+    assert back.verdicts().aggregate().pairs[0, feature].answers == 2
 
 
 def test_a_cue_of_the_same_name_is_refused(data: Splits, net: Classifier, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import sqlite3
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from truecue.audit.direction_answers import DirectionAnswers, ProbedDirection
-from truecue.audit.verdicts import COLUMNS, Judgement, Verdicts, aggregate
+from truecue.audit.verdicts import COLUMNS, SCHEMA, Judgement, Subject, Verdicts, aggregate
 from truecue.errors import DataError, StorageError
 
 ANSWER = {"m": "main_object", "s": "separate_object", "b": "background"}
@@ -86,6 +87,22 @@ def test_gold_items_count_right_answers(verdicts: Verdicts):
     assert verdicts.aggregate().gold == {"w0": (2, 2), "w1": (1, 2)}
     with pytest.raises(DataError, match="no feature 99"):
         verdicts.set_gold(0, 99, "main_object")
+    assert verdicts.remove_gold(2, 2)
+    assert not verdicts.remove_gold(2, 2)
+    assert verdicts.aggregate().gold == {"w0": (1, 1), "w1": (0, 1)}
+
+
+def test_gold_items_are_of_one_encoder(verdicts: Verdicts):
+    verdicts.set_gold(0, 1, "background")
+    other = Verdicts(verdicts.path, known, "e2")
+    other.add(*said("m"))
+    assert other.gold() == {}
+    assert other.aggregate().gold == {}
+    other.set_gold(0, 1, "main_object")
+    assert other.aggregate().gold == {"w0": (1, 1)}
+    assert not other.remove_gold(2, 2)
+    assert other.remove_gold(0, 1)
+    assert verdicts.gold() == {(0, 1): "background"}
 
 
 # --- the file
@@ -114,6 +131,35 @@ def test_answers_about_another_encoder_do_not_count(verdicts: Verdicts):
     verdicts.add(*said("bbb"), replace(said("b")[0], feature=2, encoder="e0"))
     assert len(verdicts.all()) == 4
     assert verdicts.aggregate().spurious() == {0: {1}}
+
+
+def test_answers_about_another_encoder_are_kept_beside_new_ones(verdicts: Verdicts):
+    verdicts.add(*said("bbb"))
+    other = Verdicts(verdicts.path, known, "e2")
+    assert other.aggregate().pairs == {}
+    other.add(*said("mmm"))
+    assert other.aggregate().spurious() == {}
+    again = Verdicts(verdicts.path, known, "e1")
+    assert again.aggregate().spurious() == {0: {1}}
+    assert again.remove(0, 1, "w0")
+    assert [j.encoder for j in again.all() if j.annotator == "w0"] == ["e2"]
+
+
+def test_features_and_components_are_different_subjects(verdicts: Verdicts):
+    verdicts.add(*said("b", (0, 1)), *said("b", (0, 2)))
+    path = verdicts.path
+
+    def opened(key: str) -> Verdicts:
+        return Verdicts(path, known, Subject(8, "e1", f"e1 with {key}"))
+
+    opened("k").add(*said("b", (0, 8)))
+    assert opened("k").aggregate().spurious() == {0: {1, 2, 8}}
+    assert opened("l").aggregate().spurious() == {0: {1, 2}}
+    assert not opened("l").remove(0, 8, "w0")
+    opened("l").set_gold(0, 8, "background")
+    opened("l").set_gold(0, 1, "background")
+    assert opened("k").gold() == {(0, 1): "background"}
+    assert opened("k").remove(0, 8, "w0")
 
 
 def test_answers_about_features_that_are_gone_do_not_count(tmp_path: Path):
@@ -156,21 +202,88 @@ def test_a_newer_file_is_refused(verdicts: Verdicts):
     db.close()
 
 
-def test_a_file_of_the_first_version_gets_what_it_lacks(verdicts: Verdicts):
-    verdicts.add(*said("mb"))
-    verdicts.set_gold(0, 1, "background")
-    before = verdicts.all()
-    with sqlite3.connect(verdicts.path) as db:  # as the first version made it
-        db.execute("DROP TABLE directions")
-        db.execute("PRAGMA user_version = 1")
+_FIRST = """
+CREATE TABLE answers (
+    class INTEGER NOT NULL, feature INTEGER NOT NULL, annotator TEXT NOT NULL,
+    answer TEXT CHECK (answer IN ('main_object', 'separate_object', 'background')),
+    confidence INTEGER CHECK (confidence BETWEEN 1 AND 5),
+    reason TEXT NOT NULL, class_name TEXT NOT NULL, rank INTEGER, encoder TEXT NOT NULL,
+    group_rule TEXT NOT NULL, images TEXT NOT NULL, started REAL, submitted REAL NOT NULL,
+    UNIQUE (class, feature, annotator)
+);
+CREATE TABLE gold (
+    class INTEGER NOT NULL, feature INTEGER NOT NULL, answer TEXT NOT NULL,
+    UNIQUE (class, feature)
+);
+"""
+_SECOND = """
+CREATE TABLE directions (
+    direction TEXT NOT NULL, annotator TEXT NOT NULL,
+    answer TEXT NOT NULL CHECK (answer IN ('core', 'spurious', 'unclear')),
+    note TEXT NOT NULL, name TEXT NOT NULL, generator TEXT NOT NULL, vector TEXT NOT NULL,
+    classifier TEXT NOT NULL, shown TEXT NOT NULL, submitted REAL NOT NULL,
+    UNIQUE (direction, annotator)
+);
+"""
+_KNOWN_DIRECTION = ProbedDirection("0", "g", (1.0,))
+
+
+def _old_file(path: Path, version: int, answers: list[Judgement]) -> None:
+    """A file as an earlier version made it, with a gold item and, in the second, a direction."""
+    with sqlite3.connect(path) as db:
+        db.executescript(_FIRST + _SECOND * (version == 2))
+        for j in answers:
+            db.execute(
+                f"INSERT INTO answers VALUES ({', '.join('?' * 13)})",
+                (*j.pair, j.annotator, j.answer, j.confidence, j.reason, j.class_name, j.rank,
+                 j.encoder, j.group_rule, json.dumps(j.images), j.started, j.submitted),
+            )  # fmt: skip
+        db.execute("INSERT INTO gold VALUES (0, 1, 'background')")
+        if version == 2:
+            d = _KNOWN_DIRECTION
+            row = (d.key, "Ada", "core", "", d.name, d.generator, json.dumps(d.vector), "", "", 3.0)
+            db.execute(f"INSERT INTO directions VALUES ({', '.join('?' * 10)})", row)
+        db.execute(f"PRAGMA user_version = {version}")
     db.close()
-    again = Verdicts(verdicts.path, known, "e1")
-    assert again.all() == before
-    assert again.aggregate().gold == {"w0": (0, 1), "w1": (1, 1)}
-    answers = DirectionAnswers(again)
-    assert answers.all() == []
-    answers.add(ProbedDirection("0", "g", (1.0,)), "Ada", "core")
-    assert [j.answer for j in DirectionAnswers(Verdicts(verdicts.path)).all()] == ["core"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, version: int):
+    path = tmp_path / "verdicts.sqlite"
+    first = Judgement(0, 1, "Ada", "main_object", 4, "it's a fin", "fish", 2, "e1", "correct",
+                      (5, 1, 9), 10.5, 12.25)  # fmt: skip
+    before = [first, replace(first, annotator="Bea", answer="background"),
+              replace(first, feature=2, answer=None, confidence=None, encoder="e0")]  # fmt: skip
+    _old_file(path, version, before)
+    Verdicts(path)  # whoever does not know what they are about changes nothing else
+    verdicts = Verdicts(path, known, "e1")
+    assert verdicts.all() == before
+    assert verdicts.aggregate().gold == {"Ada": (0, 1), "Bea": (1, 1)}
+    assert Verdicts(path, known, "e2").gold() == {}
+    answers = DirectionAnswers(verdicts)
+    assert [j.answer for j in answers.all()] == (["core"] if version == 2 else [])
+    answers.add(_KNOWN_DIRECTION, "Ada", "spurious")
+    assert [j.answer for j in answers.all()] == ["spurious"]
+    other = Verdicts(path, known, "e2")
+    other.add(replace(first, answer="background", encoder=""))
+    assert verdicts.aggregate().pairs[0, 1].spurious_votes == 1
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE sql > ''")}
+    db.close()
+    assert tables == {"answers", "gold", "directions"}
+
+
+def test_old_answers_about_features_count_though_there_were_components(tmp_path: Path):
+    path = tmp_path / "verdicts.sqlite"
+    old = [Judgement(0, f, "Ada", "background", encoder="e1 with k", submitted=1.0)
+           for f in (1, 8)]  # fmt: skip
+    _old_file(path, 2, old)
+    assert Verdicts(path, known, "e1").aggregate().pairs == {}  # not known yet what they are about
+    found = Verdicts(path, known, Subject(8, "e1", "e1 with k"))
+    assert found.aggregate().spurious() == {0: {1, 8}}
+    assert Verdicts(path, known, "e1").aggregate().spurious() == {0: {1}}
+    assert Verdicts(path, known, Subject(8, "e1", "e1 with l")).aggregate().spurious() == {0: {1}}
 
 
 def test_files_of_something_else_are_refused(tmp_path: Path):
@@ -226,11 +339,84 @@ def test_csv_there_and_back(verdicts: Verdicts, tmp_path: Path):
         Judgement(0, 1, "ben", "main_object"),
     )
     assert verdicts.write_csv(tmp_path / "out.csv") == 2
-    assert (tmp_path / "out.csv").read_text().splitlines()[0] == HEAD
+    assert (tmp_path / "out.csv").read_text().splitlines()[0] == f"{HEAD},Answer.automatic"
     other = Verdicts(tmp_path / "other.sqlite", known, "e1")
     assert other.read_csv(tmp_path / "out.csv") == 2
     mine = [replace(j, submitted=0) for j in verdicts.all() if j.answer]
     assert [replace(j, submitted=0) for j in other.all()] == mine
+
+
+def test_reading_a_csv_file_again_changes_nothing(verdicts: Verdicts, tmp_path: Path):
+    full = Judgement(1, 2, "ann", "background", 4, "grass", "cow", 3, "e1", "correct", (5, 1), 10.5,
+                     12.25)  # fmt: skip
+    others = [replace(full, annotator="ben", confidence=None), replace(full, annotator="cid")]
+    verdicts.add(full, *others)
+    verdicts.write_csv(tmp_path / "out.csv")
+    assert verdicts.read_csv(tmp_path / "out.csv") == 3
+    assert verdicts.all() == [full, *others]
+    (tmp_path / "out.csv").write_text(
+        f"{HEAD}\nann,,1,2,,main,4,grass\nben,,1,2,,background,2,grass\n"
+        "cid,,1,2,,background,4,hay\n"
+    )
+    verdicts.read_csv(tmp_path / "out.csv")
+    found = [(j.answer, j.confidence, j.reason, j.images, j.started) for j in verdicts.all()]
+    assert found == [("main_object", 4, "grass", (), None), ("background", 2, "grass", (), None),
+                     ("background", 4, "hay", (), None)]  # fmt: skip
+
+
+def test_automatic_answers_leave_and_come_back_as_such(verdicts: Verdicts, tmp_path: Path):
+    verdicts.add(Judgement(0, 1, "masks", "background"), Judgement(0, 2, "ann", "main_object"))
+    verdicts.write_csv(tmp_path / "out.csv")
+    other = Verdicts(tmp_path / "other.sqlite", known, "e1")
+    other.read_csv(tmp_path / "out.csv")
+    assert {p: v.automatic for p, v in other.aggregate().pairs.items()} == {
+        (0, 1): True, (0, 2): False
+    }  # fmt: skip
+
+
+def test_names_in_a_csv_file_are_those_of_people_though_they_have_blanks(
+    verdicts: Verdicts, tmp_path: Path
+):
+    verdicts.add(Judgement(0, 1, "bob", "background"))
+    (tmp_path / "in.csv").write_text(f"{HEAD}\n bob ,,0,1,1,main,3,x\n")
+    verdicts.read_csv(tmp_path / "in.csv")
+    assert [(j.annotator, j.answer) for j in verdicts.all()] == [("bob", "main_object")]
+
+
+def test_csv_holds_the_answers_that_count(tmp_path: Path):
+    path = tmp_path / "verdicts.sqlite"
+    Verdicts(path, None, "e1").add(*said("b", (0, 1)), *said("b", (7, 1)))
+    Verdicts(path, None, "e2").add(*said("mm", (0, 2)))
+    verdicts = Verdicts(path, known, "e1")
+    assert verdicts.write_csv(tmp_path / "out.csv") == 1
+    other = Verdicts(tmp_path / "other.sqlite", known, "e2")
+    other.read_csv(tmp_path / "out.csv")
+    assert [j.pair for j in other.all()] == [(0, 1)]
+
+
+def test_ranks_in_a_csv_file_must_be_those_of_the_audit(tmp_path: Path):
+    ranks = {(0, 1): 1, (0, 2): 2, (0, 3): None}
+
+    def rank(c: int, feature: int) -> int | None:
+        return ranks[c, feature]
+
+    verdicts = Verdicts(tmp_path / "verdicts.sqlite", known, "e1", rank)
+    file = tmp_path / "in.csv"
+    for feature, number, match in (
+        (2, "3", "number 3 in the file and number 2 in this audit"),
+        (3, "1", "number 1 in the file and one without a rank"),
+    ):
+        file.write_text(
+            f"{HEAD}\nA,,0,1,1,background,3,x\nA,,0,{feature},{number},background,3,x\n"
+        )
+        with pytest.raises(DataError, match=f"line 3: feature {feature} of class 0 is {match}"):
+            verdicts.read_csv(file)
+        assert verdicts.all() == []
+    file.write_text(f"{HEAD}\nA,,0,1,1,background,3,x\nA,,0,2,,background,3,x\n")
+    assert verdicts.read_csv(file) == 2
+    ranks[0, 1], ranks[0, 2] = 2, 1  # with other training images
+    verdicts.write_csv(tmp_path / "out.csv")
+    assert verdicts.read_csv(tmp_path / "out.csv") == 2
 
 
 @pytest.mark.parametrize(
@@ -245,7 +431,8 @@ def test_csv_holds_no_formulas(verdicts: Verdicts, tmp_path: Path, text: str):
     other = Verdicts(tmp_path / "other.sqlite", known, "e1")
     other.read_csv(tmp_path / "out.csv")
     (back,) = other.all()
-    assert (back.annotator, back.reason, back.class_name) == (f"{text} said", text, text)
+    name = f"{text} said".strip()
+    assert (back.annotator, back.reason, back.class_name) == (name, text, text)
 
 
 def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
@@ -268,6 +455,9 @@ def test_csv_in_the_published_short_words(verdicts: Verdicts, tmp_path: Path):
         ("A2,,0,2,99999999999999999999,background,3,x", "line 3: class, feature, rank and"),
         ("A2,,0,2,1,background,9,x", "line 3: confidence is 1 to 5; got 9"),
         (",,0,2,1,background,3,x", "line 3: an answer needs the name"),
+        ("masks,,0,2,1,background,3,x", "line 3: 'masks' stands for answers that no person gave"),
+        (" text ,,0,2,1,background,3,x", "line 3: 'text' stands for answers that no person gave"),
+        (" A1 ,,0,1,1,background,3,x", "answers 1 and 2 are both by A1 about class 0, feature 1"),
         ("A1,,0,1,1,background,3,x", "answers 1 and 2 are both by A1 about class 0, feature 1"),
         ("A2,,0,2,1", "line 3: there is no answer ''"),
     ],
@@ -283,6 +473,8 @@ def test_one_bad_row_reads_nothing(verdicts: Verdicts, tmp_path: Path, row: str,
 def test_csv_files_that_cannot_be_read(verdicts: Verdicts, tmp_path: Path):
     with pytest.raises(DataError, match="there is no file"):
         verdicts.read_csv(tmp_path / "none.csv")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        verdicts.read_csv(tmp_path)
     (tmp_path / "short.csv").write_text("WorkerId,Answer.main\nA,main\n")
     with pytest.raises(DataError, match=r"no column Input\.class_index, Input\.feature_index"):
         verdicts.read_csv(tmp_path / "short.csv")

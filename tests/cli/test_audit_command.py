@@ -169,6 +169,7 @@ def test_scores_of_a_run_on_the_same_images(cli, images: Path, tmp_path: Path) -
         (["--core", "nosuch"], "there is no property or region 'nosuch'"),
         (["--core", "hue", "--no-cues"], "are about cues; leave out --no-cues"),
         (["--verdicts", "nosuch.csv"], "there is no file nosuch.csv"),
+        (["--verdicts", "."], ". cannot be read: Is a directory"),
         (["--masks", "nosuch"], "there is no folder or file of masks nosuch"),
         (["--arch", "conv33"], "conv33"),
         (["--set", "plan.epoch=3"], "ERM.plan has no setting 'epoch'"),

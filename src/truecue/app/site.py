@@ -16,6 +16,7 @@ from truecue.app.pages import judge
 from truecue.app.render import environment
 from truecue.app.security import Gate
 from truecue.app.source import Source
+from truecue.audit.verdicts import AUTOMATIC
 from truecue.errors import ConfigError, DataError, StorageError, TruecueError
 
 NAME, ORIGINAL = "truecue_name", "truecue_original"
@@ -41,8 +42,9 @@ class Site:
         self.templates = environment()
 
     def name(self, request: Request) -> str:
-        """Who judges in this browser; empty: nobody has said."""
-        return judge.clean_name(unquote(request.cookies.get(NAME, "")))
+        """Who judges in this browser; empty: nobody has said, or it is no name for a person."""
+        name = judge.clean_name(unquote(request.cookies.get(NAME, "")))
+        return "" if name in AUTOMATIC else name
 
     def check(self, request: Request, token: str) -> None:
         """Refuse a write that does not carry the token of its browser.

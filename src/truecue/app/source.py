@@ -21,7 +21,7 @@ from truecue.audit.audit import Audit, Feature
 from truecue.audit.direction_answers import DirectionAnswers
 from truecue.audit.measure import measure_gaps
 from truecue.audit.reviews import Reviews
-from truecue.audit.verdicts import Aggregate, Judgement, PairVerdict
+from truecue.audit.verdicts import MINE, Aggregate, Judgement, PairVerdict
 from truecue.data.sets import ImageSet, Splits
 from truecue.errors import DataError
 from truecue.metrics.agreement import Null, null_gap
@@ -159,9 +159,9 @@ class Source:
         """All answers about one feature of a class."""
         query = (
             "SELECT annotator, answer, confidence, reason, submitted FROM answers"
-            " WHERE class = ? AND feature = ? AND encoder = ? ORDER BY submitted"
+            f" WHERE class = ? AND feature = ? AND {MINE} ORDER BY submitted"
         )
-        rows = self._read(query, class_index, feature, self._encoder)
+        rows = self._read(query, class_index, feature, *self.verdicts.subject)
         return [
             Judgement(class_index, feature, who, answer, confidence, reason, submitted=at)
             for who, answer, confidence, reason, at in rows
@@ -170,23 +170,24 @@ class Source:
     def given(self, annotator: str) -> dict[tuple[int, int], Given]:
         """What one person has answered about which pairs."""
         query = (
-            "SELECT class, feature, answer, submitted FROM answers WHERE annotator = ?"
-            " AND encoder = ?"
+            f"SELECT class, feature, answer, submitted FROM answers WHERE annotator = ? AND {MINE}"
         )
-        rows = self._read(query, annotator, self._encoder)
+        rows = self._read(query, annotator, *self.verdicts.subject)
         return {(c, f): Given(answer, at) for c, f, answer, at in rows}
 
     def people(self) -> list[tuple[str, int, int]]:
         """Annotators with their answers and skipped pairs, by name."""
         query = (
             "SELECT annotator, count(answer), count(*) - count(answer) FROM answers"
-            " WHERE encoder = ? GROUP BY annotator ORDER BY annotator"
+            f" WHERE {MINE} GROUP BY annotator ORDER BY annotator"
         )
-        return [(who, n, skipped) for who, n, skipped in self._read(query, self._encoder)]
+        rows = self._read(query, *self.verdicts.subject)
+        return [(who, n, skipped) for who, n, skipped in rows]
 
     def gold(self) -> dict[tuple[int, int], str]:
         """Pairs whose right answer is known."""
-        rows = self._read("SELECT class, feature, answer FROM gold ORDER BY class, feature")
+        query = f"SELECT class, feature, answer FROM gold WHERE {MINE} ORDER BY class, feature"
+        rows = self._read(query, *self.verdicts.subject)
         return {(c, f): answer for c, f, answer in rows}
 
     def undo(self, annotator: str) -> tuple[int, int] | None:
@@ -198,10 +199,6 @@ class Source:
         pair = max(given, key=lambda p: given[p].submitted)
         self.verdicts.remove(*pair, annotator)
         return pair
-
-    @property
-    def _encoder(self) -> str:
-        return self.audit.subject
 
     def _stamp(self) -> object:
         """Something that changes when the file of answers does."""

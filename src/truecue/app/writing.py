@@ -13,6 +13,7 @@ from truecue.app import security
 from truecue.app.pages import directions, judge, labels
 from truecue.app.security import PASS, cookie
 from truecue.app.site import NAME, ORIGINAL, Site
+from truecue.audit.verdicts import check_person
 from truecue.errors import DataError
 
 _YEAR = 365
@@ -35,6 +36,7 @@ class Writing:
         app.post("/rows")(self.set_rows)
         app.post("/undo")(self.undo)
         app.post("/gold")(self.set_gold)
+        app.post("/gold/remove")(self.remove_gold)
         app.post("/measure")(self.measure)
         app.post("/labels")(self.review)
         app.post("/directions")(self.judge_direction)
@@ -75,6 +77,7 @@ class Writing:
         """Remember who judges, in this browser."""
         self.site.check(request, token)
         name = judge.clean_name(name)
+        check_person(name)
         response = RedirectResponse("/judge", 303)
         response.headers.append("set-cookie", cookie(NAME, quote(name), _YEAR if name else 0))
         return response
@@ -102,6 +105,15 @@ class Writing:
         """Say the right answer about a feature, to check annotators by."""
         self.site.check(request, token)
         self.site.source.verdicts.set_gold(c, f, answer)  # type: ignore[arg-type]
+        return RedirectResponse(f"/class/{c}/feature/{f}", 303)
+
+    def remove_gold(
+        self, request: Request, c: Annotated[int, Form()], f: Annotated[int, Form()],
+        token: Annotated[str, Form()] = "",
+    ) -> Response:  # fmt: skip
+        """No longer check annotators by a feature."""
+        self.site.check(request, token)
+        self.site.source.verdicts.remove_gold(c, f)
         return RedirectResponse(f"/class/{c}/feature/{f}", 303)
 
     def measure(

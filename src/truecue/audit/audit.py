@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from truecue.audit.features import Store, encode
-from truecue.audit.verdicts import Verdicts
+from truecue.audit.verdicts import Subject, Verdicts
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.features import digest_of_set
@@ -284,19 +284,26 @@ class Audit:
     # --- verdicts and gaps
 
     @property
-    def subject(self) -> str:
-        """A short text that changes when the encoder, a class, another cue or a component does.
+    def subject(self) -> Subject:
+        """What answers are about, as texts that they are kept with.
 
-        Answers have it: with it, "feature 3 of class 0" means the same thing.
+        The text of features changes when the encoder, a class or another cue does; that of
+        components also when their number, the head, or the training images do.
         """
-        about = [self.facts["encoder"]["digest"], self.classes, self.facts["cues"]]
-        if self.facts.get("components"):  # which depend on images and head, features do not
-            about.append(self.facts["components"]["key"])
-        return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
+        encoder, cues = self.facts["encoder"], self.facts["cues"]
+        components = self.facts.get("components")
+        others = cues[: -components["each"]] if components else cues  # components come last
+        features = of_all = _told([encoder["digest"], self.classes, others])
+        if components:
+            of_all = _told([encoder["digest"], self.classes, cues, components["key"]])
+        return Subject(encoder["features"] + len(others), features, of_all)
 
     def verdicts(self) -> Verdicts:
         """What people said about the features; answers about others are refused."""
-        return Verdicts(self.folder / "verdicts.sqlite", self._why_not, self.subject)
+        return Verdicts(
+            self.folder / "verdicts.sqlite", self._why_not, self.subject,
+            lambda c, feature: self.feature(c, feature).rank,
+        )  # fmt: skip
 
     def gaps(self) -> dict[str, Any]:
         """What gaps.json holds; `measure_gaps` writes it.
@@ -350,6 +357,10 @@ class Audit:
             counts = np.bincount(self._array(split, "labels"), minlength=len(self.classes))
             self._starts[split] = np.concatenate([[0], counts.cumsum()])
         return self._starts[split]
+
+
+def _told(about: list[Any]) -> str:
+    return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

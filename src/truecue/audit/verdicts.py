@@ -1,7 +1,8 @@
 """What people say about features: the answers in SQLite, CSV in and out, and the verdicts.
 
 Several processes may write at once. An annotator has one answer for each pair of a class and a
-feature; a new one takes the place of the old one.
+feature of one encoder; a new one takes the place of the old one. Answers about another encoder's
+features stay beside it, and count again where an audit is of that one again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MASKS, TEXT = "masks", "text"
 AUTOMATIC = frozenset((MASKS, TEXT))
 """Annotators that are no people; their answers count where no person has given one."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the tables; older files get what they lack, and a newer one is refused."""
 TIMEOUT = 10.0
 """Seconds to wait for another process that is writing."""
@@ -41,19 +42,22 @@ COLUMNS = (
     "Input.feature_rank", "Answer.main", "Answer.confidence", "Answer.reasons",
 )  # fmt: skip
 """Columns of the published file of answers, in its order."""
+AUTOMATICALLY = "Answer.automatic"
+"""A further column: 1 where an annotator that is no person gave the answer."""
 
 _ANSWERS: tuple[Answer, ...] = get_args(Answer)
 _RANKS = range(1, 2**31)
+_ANY = 2**62  # more than the number of any feature
 _SHORT: dict[str, Answer] = {"main": "main_object", "separate": "separate_object"}
-_FEATURES = """
-CREATE TABLE answers (
+_ANSWER = """
     class INTEGER NOT NULL, feature INTEGER NOT NULL, annotator TEXT NOT NULL,
     answer TEXT CHECK (answer IN ('main_object', 'separate_object', 'background')),
     confidence INTEGER CHECK (confidence BETWEEN 1 AND 5),
     reason TEXT NOT NULL, class_name TEXT NOT NULL, rank INTEGER, encoder TEXT NOT NULL,
-    group_rule TEXT NOT NULL, images TEXT NOT NULL, started REAL, submitted REAL NOT NULL,
-    UNIQUE (class, feature, annotator)
-);
+    group_rule TEXT NOT NULL, images TEXT NOT NULL, started REAL, submitted REAL NOT NULL
+"""
+_FEATURES = f"""
+CREATE TABLE answers ({_ANSWER}, UNIQUE (class, feature, annotator));
 CREATE TABLE gold (
     class INTEGER NOT NULL, feature INTEGER NOT NULL, answer TEXT NOT NULL,
     UNIQUE (class, feature)
@@ -68,8 +72,23 @@ CREATE TABLE directions (
     UNIQUE (direction, annotator)
 );
 """
-_VERSIONS = (_FEATURES, _DIRECTIONS)
-"""What each version of the tables added."""
+_BY_SUBJECT = f"""
+ALTER TABLE answers RENAME TO old_answers;
+CREATE TABLE answers ({_ANSWER}, UNIQUE (class, feature, annotator, encoder));
+INSERT INTO answers SELECT * FROM old_answers;
+DROP TABLE old_answers;
+ALTER TABLE gold RENAME TO old_gold;
+CREATE TABLE gold (
+    class INTEGER NOT NULL, feature INTEGER NOT NULL, encoder TEXT NOT NULL, answer TEXT NOT NULL,
+    UNIQUE (class, feature, encoder)
+);
+INSERT INTO gold SELECT class, feature, '', answer FROM old_gold;
+DROP TABLE old_gold;
+"""
+_VERSIONS = (_FEATURES, _DIRECTIONS, _BY_SUBJECT)
+"""What each version of the tables changed."""
+MINE = "encoder = CASE WHEN feature < ? THEN ? ELSE ? END"
+"""Of a row, that it is about a `Subject`, whose three values it takes."""
 
 
 def check_answer(answer: str, known: Sequence[str]) -> None:
@@ -84,6 +103,16 @@ def check_answer(answer: str, known: Sequence[str]) -> None:
         )
 
 
+def check_person(name: str) -> None:
+    """Refuse a person's name that stands for answers that nobody gave.
+
+    Raises:
+        DataError: it does.
+    """
+    if name in AUTOMATIC:
+        raise DataError(f"'{name}' stands for answers that no person gave; take another name")
+
+
 def check_annotator(annotator: str) -> None:
     """Refuse an answer that nobody gave.
 
@@ -92,6 +121,19 @@ def check_annotator(annotator: str) -> None:
     """
     if not annotator.strip():
         raise DataError("an answer needs the name of the person who gave it")
+
+
+class Subject(NamedTuple):
+    """What answers are about, as texts: with the same text, "feature 3 of class 0" is the same."""
+
+    first: int
+    """Number of the first component; what has a smaller one is a feature or another cue."""
+    features: str
+    components: str
+
+    def of(self, feature: int) -> str:
+        """The text for one feature."""
+        return self.features if feature < self.first else self.components
 
 
 @dataclass(frozen=True)
@@ -115,7 +157,7 @@ class Judgement:
     rank: int | None = None
     """Of the feature among the class's, 1 the most important."""
     encoder: str = ""
-    """Hash of the encoder that the feature is of, see `Audit.subject`."""
+    """What the feature is of, see `Audit.subject`; empty: what the file is opened for."""
     group_rule: str = ""
     images: tuple[int, ...] = ()
     """Positions of the training images that were shown."""
@@ -184,23 +226,48 @@ class Verdicts:
         path: made at the first answer.
         exists: says of a (class, feature) why there can be no answer about it, in words; empty:
             there can.
-        encoder: hash of the encoder that features are of, with classes and cues where they count;
-            answers that name none get it, and those about others do not count.
+        subject: what features are of, one text where there are no components; answers that name
+            none get it, and those about others are kept and do not count.
+        rank: the rank of a (class, feature) that there is, None for other cues; None: ranks are not
+            compared.
 
     Raises:
         DataError: the file is no database of answers, or was written by a later version.
     """
 
     def __init__(
-        self, path: Path, exists: Callable[[int, int], str] | None = None, encoder: str = ""
+        self,
+        path: Path,
+        exists: Callable[[int, int], str] | None = None,
+        subject: Subject | str = "",
+        rank: Callable[[int, int], int | None] | None = None,
     ):
-        self.path, self._exists, self._encoder = path, exists, encoder
+        self.path, self._exists, self._rank = path, exists, rank
+        self.subject = Subject(0, subject, subject) if isinstance(subject, str) else subject
         if path.exists():
-            with self.connect() as db:
+            with self.connect() as db, db:
                 db.execute("SELECT 1 FROM answers LIMIT 1")
+                self._adopt(db)
+
+    def _adopt(self, db: sqlite3.Connection) -> None:
+        """Say what rows are about that were written before schema 3.
+
+        Answers about features had the text of the components where there were some. Gold items had
+        none: they are taken to be about what the file is opened for.
+        """
+        first, features, components = self.subject
+        old = "encoder = ? AND feature < ?"
+        for table, text, below in (("answers", components, first), ("gold", "", _ANY)):
+            if text == features:  # which is what the rows have that are wanted
+                continue
+            if db.execute(f"SELECT 1 FROM {table} WHERE {old} LIMIT 1", (text, below)).fetchone():
+                db.execute(
+                    f"UPDATE OR IGNORE {table} SET {MINE} WHERE {old}",
+                    (*self.subject, text, below),
+                )
 
     def add(self, *judgements: Judgement) -> None:
-        """Store answers, all or none. An annotator's earlier answer about a pair is replaced.
+        """Store answers, all or none. An annotator's earlier answer about the same is replaced.
 
         Raises:
             DataError: one is about a feature that there is not; nothing is stored.
@@ -211,7 +278,10 @@ class Verdicts:
         self._store(judgements)
 
     def all(self) -> list[Judgement]:
-        """All answers, skipped ones too, by class, feature and annotator."""
+        """All answers, skipped ones and those about other encoders too.
+
+        They are in the order of class, feature and annotator.
+        """
         if not self.path.exists():
             return []
         with self.connect() as db:
@@ -221,7 +291,7 @@ class Verdicts:
                     db,
                     "SELECT class AS class_index, feature, annotator, answer, confidence, reason,"
                     " class_name, rank, encoder, group_rule, images, started, submitted"
-                    " FROM answers ORDER BY class, feature, annotator",
+                    " FROM answers ORDER BY class, feature, annotator, submitted",
                 )
             ]
 
@@ -231,8 +301,8 @@ class Verdicts:
             return False
         with self.connect() as db, db:
             done = db.execute(
-                "DELETE FROM answers WHERE class = ? AND feature = ? AND annotator = ?",
-                (class_index, feature, annotator),
+                f"DELETE FROM answers WHERE class = ? AND feature = ? AND annotator = ? AND {MINE}",
+                (class_index, feature, annotator, *self.subject),
             )
             return done.rowcount > 0
 
@@ -241,29 +311,53 @@ class Verdicts:
         self._check(Judgement(class_index, feature, "gold", answer))
         with self.connect() as db, db:
             db.execute(
-                "INSERT INTO gold VALUES (?, ?, ?) ON CONFLICT (class, feature)"
-                " DO UPDATE SET answer = excluded.answer",
-                (class_index, feature, answer),
+                "INSERT INTO gold (class, feature, encoder, answer) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (class, feature, encoder) DO UPDATE SET answer = excluded.answer",
+                (class_index, feature, self.subject.of(feature), answer),
             )
 
-    def aggregate(self) -> Aggregate:
-        """Verdicts of all pairs that have been answered and that there are, of this encoder."""
-        gold: dict[tuple[int, int], str] = {}
-        if self.path.exists():
-            with self.connect() as db:
-                gold = {(c, f): answer for c, f, answer in db.execute("SELECT * FROM gold")}
-        mine = [j for j in self.all() if not self._encoder or j.encoder == self._encoder]
+    def remove_gold(self, class_index: int, feature: int) -> bool:
+        """No longer say the right answer about a pair; whether it was said."""
+        if not self.path.exists():
+            return False
+        with self.connect() as db, db:
+            done = db.execute(
+                f"DELETE FROM gold WHERE class = ? AND feature = ? AND {MINE}",
+                (class_index, feature, *self.subject),
+            )
+            return done.rowcount > 0
+
+    def gold(self) -> dict[tuple[int, int], str]:
+        """Pairs whose right answer is known, with it."""
+        if not self.path.exists():
+            return {}
+        with self.connect() as db:
+            rows = db.execute(
+                f"SELECT class, feature, answer FROM gold WHERE {MINE} ORDER BY class, feature",
+                self.subject,
+            )
+            return {(c, f): answer for c, f, answer in rows}
+
+    def counted(self) -> list[Judgement]:
+        """The answers that count: about this encoder, and about features that there are."""
+        mine = [j for j in self.all() if j.encoder == self.subject.of(j.feature)]
         # an audit that was made again with fewer features keeps the answers about the others
         there = {
             pair for pair in {j.pair for j in mine} if not self._exists or not self._exists(*pair)
         }
-        return aggregate([j for j in mine if j.pair in there], gold)
+        return [j for j in mine if j.pair in there]
+
+    def aggregate(self) -> Aggregate:
+        """Verdicts of all pairs that have been answered and that there are, of this encoder."""
+        return aggregate(self.counted(), self.gold())
 
     def read_csv(self, path: Path) -> int:
         """Add the answers of a CSV file with the columns of the published one, all or none.
 
         Columns that it has besides are left alone; `Input.wordnet_id` and `Input.feature_rank` may
-        be absent.
+        be absent. Where the rank is given, it must be that of the audit: answers name no encoder.
+        An answer that is there already keeps what is known of it besides, such as its time. Answers
+        of annotators that are no people are read where `write_csv` wrote them, which says so.
 
         Returns:
             Answers read.
@@ -272,7 +366,7 @@ class Verdicts:
             DataError: a column is absent, or a row cannot be used; the message has its number.
         """
         judgements = self.parse_csv(path)
-        self._store(judgements)
+        self._store(judgements, keep_equal=True)
         return len(judgements)
 
     def parse_csv(self, path: Path) -> list[Judgement]:
@@ -299,6 +393,8 @@ class Verdicts:
             raise DataError(f"there is no file {path}") from None
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{path} cannot be read as CSV: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from None
         seen: dict[tuple[int, int, str], int] = {}
         for number, judgement in enumerate(judgements, 1):
             known = (*judgement.pair, judgement.annotator)
@@ -311,18 +407,21 @@ class Verdicts:
         return judgements
 
     def write_csv(self, path: Path) -> int:
-        """Write the answers with the published columns, skipped ones left out; how many.
+        """Write the answers that count, skipped ones left out; how many.
 
+        The columns are the published ones and `Answer.automatic`.
         Text that a spreadsheet would take for a formula is written as `safe_cell` does.
         """
-        rows = [j for j in self.all() if j.answer is not None]
+        rows = [j for j in self.counted() if j.answer is not None]
         with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(COLUMNS)
+            writer.writerow((*COLUMNS, AUTOMATICALLY))
             for j in rows:
-                numbers = ("" if v is None else v for v in (j.rank, j.answer, j.confidence))
+                rank = self._rank(*j.pair) if self._rank else j.rank  # importance may have changed
+                numbers = ("" if v is None else v for v in (rank, j.answer, j.confidence))
                 who, name, why = map(safe_cell, (j.annotator, j.class_name, j.reason))
-                writer.writerow((who, name, *j.pair, *numbers, why))
+                automatic = 1 if j.annotator in AUTOMATIC else ""
+                writer.writerow((who, name, *j.pair, *numbers, why, automatic))
         return len(rows)
 
     def _from_row(self, row: dict[str, str | None], where: str) -> Judgement:
@@ -332,7 +431,7 @@ class Verdicts:
             judgement = Judgement(
                 class_index=int(row["Input.class_index"] or ""),
                 feature=int(row["Input.feature_index"] or ""),
-                annotator=_as_written(row["WorkerId"] or ""),
+                annotator=_as_written(row["WorkerId"] or "").strip(),
                 answer=_SHORT.get(answer, answer),  # type: ignore[arg-type]
                 confidence=int(confidence) if confidence else None,
                 reason=_as_written(row["Answer.reasons"] or ""),
@@ -341,7 +440,10 @@ class Verdicts:
             )
             if judgement.rank is not None and judgement.rank not in _RANKS:
                 raise ValueError
+            if (row.get(AUTOMATICALLY) or "").strip() != "1":
+                check_person(judgement.annotator)
             self._check(judgement)
+            self._compare_rank(judgement)
         except DataError as error:
             raise DataError(f"{where}: {error}; nothing was read") from None
         except ValueError:
@@ -356,23 +458,40 @@ class Verdicts:
         if reason:
             raise DataError(reason)
 
-    def _store(self, judgements: Sequence[Judgement]) -> None:
+    def _compare_rank(self, judgement: Judgement) -> None:
+        """Refuse an answer whose feature is another one here, or may be."""
+        if self._rank is None or judgement.rank is None:
+            return
+        here = self._rank(*judgement.pair)
+        if here != judgement.rank:
+            c, feature = judgement.pair
+            number = "one without a rank" if here is None else f"number {here}"
+            raise DataError(
+                f"feature {feature} of class {c} is number {judgement.rank} in the file and"
+                f" {number} in this audit, so that the file may be about another encoder; if it is"
+                f" not, leave out {COLUMNS[4]}"
+            )
+
+    def _store(self, judgements: Sequence[Judgement], *, keep_equal: bool = False) -> None:
         now = time.time()
         values = []
         for judgement in judgements:
             row = asdict(judgement)
             row["images"] = json.dumps(judgement.images)
-            row["encoder"] = judgement.encoder or self._encoder
+            row["encoder"] = judgement.encoder or self.subject.of(judgement.feature)
             row["submitted"] = now if judgement.submitted is None else judgement.submitted
             values.append(row)
         names = [field.name for field in fields(Judgement)]
         columns = ["class" if name == "class_index" else name for name in names]
         updates = ", ".join(f"{c} = excluded.{c}" for c in columns[3:])
+        if keep_equal:
+            said = ("answer", "confidence", "reason")
+            updates += f" WHERE {' OR '.join(f'{c} IS NOT excluded.{c}' for c in said)}"
         with self.connect() as db, db:
             db.executemany(
                 f"INSERT INTO answers ({', '.join(columns)})"
                 f" VALUES ({', '.join(':' + name for name in names)})"
-                f" ON CONFLICT (class, feature, annotator)"
+                f" ON CONFLICT (class, feature, annotator, encoder)"
                 f" DO UPDATE SET {updates}",
                 values,
             )

@@ -193,7 +193,7 @@ def judgement(
         answer=None if skip else form.answer,  # type: ignore[arg-type]
         confidence=None if skip else int(form.confidence),
         reason="" if skip else form.reason.strip()[:LONGEST_REASON],
-        class_name=source.classes[c], rank=found.rank, encoder=source.audit.subject,
+        class_name=source.classes[c], rank=found.rank,
         group_rule=str(source.audit.facts["table"][c]["rule"]),
         images=(*shown.top, *shown.least), started=form.started or None, submitted=time.time(),
     )  # fmt: skip
