@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from direction_parts import cpu, made_by
+from direction_parts import broken_far_out, cpu, made_by
 
 from truecue.data.sets import ImageSet
 from truecue.directions.judge import guessed
@@ -151,6 +151,8 @@ def test_scores_of_generated_images() -> None:
     found = generated(net.score, generator, n=300)
     assert found.shape == (300, 2)
     assert torch.equal(found, generated(net.score, generator, n=300))
+    with pytest.raises(DataError, match="not finite for codes drawn with seed 4; mend"):
+        generated(net.score, broken_far_out(), n=300, seed=4)
 
 
 # --- re-scoring ---------------------------------------------------------------------------------

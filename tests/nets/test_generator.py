@@ -48,6 +48,9 @@ def test_images_are_brought_to_one_range() -> None:
     torch.testing.assert_close(made(z).flatten(), torch.tensor([-1.0, 0, 1, -0.6]))
     torch.testing.assert_close(made(z - 1, torch.ones(1, 4)), made(z))
     assert as_uint8(made(z)).flatten().tolist() == [0, 128, 255, 51]
+    for hole in (math.nan, math.inf, -math.inf):
+        with pytest.raises(DataError, match="not finite for codes drawn with seed 6; mend"):
+            as_uint8(torch.tensor([0.0, hole, 0.5]), 6)
 
 
 @pytest.mark.parametrize(("given", "said"), [(None, "the range of the generator's images is not"),

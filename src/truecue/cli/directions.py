@@ -211,7 +211,7 @@ def traverse(
     if found.ranked_right:
         order = torch.tensor(found.ranked_right).argsort(descending=True, stable=True)
     found = found.select(order)
-    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
+    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step, seed)
     said = []
     for i, k in enumerate(order.tolist()):
         known = [] if found.names[i] == str(k) else [f"number {k}"]
@@ -460,7 +460,7 @@ def _traversal(
 
     steps = moving.symmetric(reach, columns)
     codes = torch.cat([generator.codes(1, seed, "start", i) for i in range(starts)])
-    images = moving.traverse(generator, directions.matrix[:SHOWN], codes, steps)
+    images = moving.traverse(generator, directions.matrix[:SHOWN], codes, steps, seed)
     return Traversal(images, steps, directions.names[:SHOWN], list(about)[:SHOWN])
 
 

@@ -238,7 +238,7 @@ def _score(
 
     if measure is not None:
         function = load_function(measure)
-        names, _ = values_of(function, as_uint8(generator(generator.codes(2, 0, "shape"))))
+        names, _ = values_of(function, as_uint8(generator(generator.codes(2, 0, "shape")), 0))
         if names != found.names:
             raise DataError(
                 f"{measure} measures {', '.join(names)}; the directions are"

@@ -146,7 +146,7 @@ def probe_classifier(
     rows = torch.cat([unit(directions.matrix), random])
     made = []
     for i, row in enumerate(rows):
-        made.append(_follow(generator, codes, row, steps, see))
+        made.append(_follow(generator, codes, row, steps, see, seed))
         if progress is not None:
             progress(i + 1, len(rows))
     k = len(directions)
@@ -238,11 +238,11 @@ def margins(logits: Tensor) -> Tensor:
 
 
 def _follow(
-    generator: Generator, codes: Tensor, row: Tensor, steps: list[float], see: See
+    generator: Generator, codes: Tensor, row: Tensor, steps: list[float], see: See, seed: int
 ) -> tuple[Tensor, ...]:
     n, m = len(codes), len(steps)
     shifts = (torch.tensor(steps)[:, None] * row).repeat(n, 1)
-    images = render(generator, codes.repeat_interleave(m, 0), shifts)
+    images = render(generator, codes.repeat_interleave(m, 0), shifts, seed)
     logits = see(as_uint8(images))
     if logits.dim() != 2 or len(logits) != n * m or logits.shape[1] < 2:
         raise DataError(

@@ -162,12 +162,15 @@ def generated(
         generator: on any device.
         n: images.
         seed: of their codes.
+
+    Raises:
+        DataError: an image is not finite.
     """
     made = []
     with torch.no_grad():
         for i, start in enumerate(range(0, n, 250)):
             codes = generator.codes(min(250, n - start), seed, "scores", i)
-            pictures = as_uint8(generator(codes))
+            pictures = as_uint8(generator(codes), seed)
             made.append(score(pictures).float().cpu())
     return torch.cat(made)
 
