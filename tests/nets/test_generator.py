@@ -221,6 +221,11 @@ def test_style_noise_is_noticed() -> None:
 
 def test_centre_of_truncation_is_computed_once() -> None:
     assert torch.equal(style(truncation=0.7).centre, style(truncation=0.7).centre)
+    digest = style().digest()
+    off = style()
+    off.centre += 1e-7  # as another number of threads may give
+    assert off.digest() == digest
+    assert style(seed=1).digest() != digest
     made = style()
     assert bool((made.centre - made.codes(4096, 5).mean(0)).abs().max() < 0.1)
 

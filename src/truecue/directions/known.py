@@ -40,7 +40,7 @@ def known_factors(
 
     Raises:
         ConfigError: the generator does not know its factors.
-        DataError: the directions are of another space.
+        DataError: the directions are of another space or generator.
         RunMismatch: the folder holds another run.
     """
     if not isinstance(generator, ShapesGenerator):

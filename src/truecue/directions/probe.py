@@ -129,8 +129,8 @@ def probe_classifier(
 
     Raises:
         ConfigError: a number is too small, or the steps are not symmetric.
-        DataError: directions are of another space, an image or a logit is not finite, there are
-            fewer than two classes, or random directions have no visible effect.
+        DataError: directions are of another space or generator, an image or a logit is not finite,
+            there are fewer than two classes, or random directions have no visible effect.
 
     Source: none; proposed here, with Benjamini & Hochberg 1995 for many tests at once.
     """
