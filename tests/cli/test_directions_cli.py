@@ -11,7 +11,7 @@ import test_cli
 import torch
 from PIL import Image
 
-from truecue.directions.directions import Directions
+from truecue.directions.directions import Directions, load_directions
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
 
@@ -182,6 +182,34 @@ def test_refining_again_reads_what_is_there(cli, spot: str, tmp_path: Path) -> N
     assert (out / "directions.safetensors").read_bytes() != before
 
 
+def test_what_was_trained_is_not_written_over(cli, spot: str, tmp_path: Path) -> None:
+    found, refined = tmp_path / "found", tmp_path / "refined"
+    find = ["directions", "find", spot, "--by", "random", "--k", "2", *CPU]
+    assert cli(*find, "--out", found)[0] == 0
+    assert cli(*find, "--out", found, "--seed", "1")[0] == 0  # nothing was trained
+    for start in (found, found / "directions.safetensors"):
+        before = (found / "directions.safetensors").read_bytes()
+        status, _, error = cli("directions", "refine", spot, start, "--out", found, *SETS, *CPU)
+        assert status == 2
+        assert "holds the directions to begin with, which would be lost" in error
+        assert (found / "directions.safetensors").read_bytes() == before
+    refine = ["directions", "refine", spot, found, "--out", refined, *SETS, *CPU]
+    assert cli(*refine)[0] == 0
+    known = read(refined / "scorer.json")["extra"]["directions"]
+    assert known == load_directions(refined).digest() != load_directions(found).digest()
+    before = (refined / "directions.safetensors").read_bytes()
+    status, _, error = cli(*find, "--out", refined)
+    assert status == 2
+    assert "directions that were trained (run.toml, scorer.safetensors), which would be" in error
+    assert (refined / "directions.safetensors").read_bytes() == before
+    assert cli(*find, "--out", refined, "--fresh")[0] == 0
+    assert not {"run.toml", "scorer.safetensors", "refined.json"} & {
+        path.name for path in refined.iterdir()
+    }
+    assert cli(*refine)[0] == 0  # and from the start, not from what is left
+    assert (refined / "directions.safetensors").read_bytes() == before
+
+
 def test_discovered_directions(cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sets = ["--set", "reconstructor=lenet", "--set", "steps=2", "--set", "images=4"]
@@ -190,6 +218,24 @@ def test_discovered_directions(cli, tmp_path: Path) -> None:
     assert status == 0, error
     assert "The reconstructor tells" in shown
     assert read(out / "discovered.json")["settings"]["steps"] == 2
+    again = [
+        "directions",
+        "find",
+        "shapes",
+        "--by",
+        "voynov",
+        "--k",
+        "2",
+        "--out",
+        out,
+        *sets,
+        *CPU,
+    ]
+    assert cli(*again)[0] == 0  # its own run
+    (out / "scorer.safetensors").touch()
+    status, _, error = cli(*again)
+    assert status == 2
+    assert "directions that were trained (scorer.safetensors)" in error
 
 
 @pytest.mark.slow

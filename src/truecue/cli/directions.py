@@ -22,6 +22,8 @@ app = typer.Typer(
     help="Find, refine, look at and use directions in a generator's latent space.",
     no_args_is_help=True,
 )
+_REFINED = ("scorer.safetensors", "scorer.json", "refined.json")
+"""What 'refine' writes that goes with its directions alone."""
 MOST_PIXELS = 100_000
 """Images up to which a search is compared with neighbours by pixels."""
 Which = Annotated[
@@ -92,6 +94,7 @@ def find(
     from truecue.nets.load_generator import load_function
 
     changes = parse_assignments(sets or [])
+    _refuse_refined(out, trains=by == "voynov", fresh=fresh)
     made, compute = _open(generator, root, device, threads)
     if by == "voynov":
         settings = Discover(k=k).override(changes)
@@ -108,6 +111,8 @@ def find(
             result = measured_directions(made, load_function(by), seed=seed)
         else:
             result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
+    for name in _REFINED if by == "voynov" else ("run.toml", *_REFINED):
+        (out / name).unlink(missing_ok=True)
     result.save(out)
     if not quiet:
         for name, strength in zip(result.names, result.strengths, strict=False):
@@ -147,10 +152,16 @@ def refine(
     from truecue.config import parse_assignments
     from truecue.directions import sre
     from truecue.directions.directions import load_directions
+    from truecue.errors import ConfigError
     from truecue.nets.scorer import save_scorer
     from truecue.report.directions import write_refined
 
     settings = sre.SRE().override(parse_assignments(sets or []))
+    home = Path(start).parent if start.endswith(".safetensors") else Path(start)
+    if not start.isdigit() and out.resolve() == home.resolve():
+        raise ConfigError(
+            f"{out} holds the directions to begin with, which would be lost; give another folder"
+        )
     made, compute = _open(generator, root, device, threads)
     begun = int(start) if start.isdigit() else load_directions(Path(start))
     found = sre.refine(
@@ -409,6 +420,28 @@ def metrics(
         for name, value in told["metrics"].items():
             typer.echo(f"{name:22} {value:.3f}")
         typer.echo(f"Page: {page}")
+
+
+def _refuse_refined(out: Path, *, trains: bool, fresh: bool) -> None:
+    """Keep directions that were trained, and the scorer of theirs, from being written over.
+
+    Args:
+        out: the folder.
+        trains: whether the finder trains, and compares `run.toml` with its own settings.
+        fresh: whether the user said so.
+
+    Raises:
+        ConfigError: the folder holds such directions.
+    """
+    from truecue.errors import ConfigError
+
+    marks = ("scorer.safetensors",) if trains else ("run.toml", "scorer.safetensors")
+    held = [name for name in marks if (out / name).exists()]
+    if held and not fresh:
+        raise ConfigError(
+            f"{out} holds directions that were trained ({', '.join(held)}), which would be lost."
+            " Use another folder, or --fresh to start over"
+        )
 
 
 def _warn(index: Index) -> None:

@@ -261,6 +261,12 @@ def _score(
         raise DataError(
             f"the scorer in {home} knows {scorer.k} directions, and there are {len(found)}"
         )
+    known = scorer.spec.get("extra", {}).get("directions", "")
+    if known not in ("", found.digest()):
+        raise DataError(
+            f"the scorer in {home} is of other directions than those beside it; give the folder"
+            " that 'truecue directions refine' wrote, or let it write both again"
+        )
     return scorer.to(device.device).score, warning_of(guessed(scorer), scorer.k)
 
 

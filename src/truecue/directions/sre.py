@@ -162,6 +162,7 @@ def refine(
         "names": list(after.names),
         "ranked_right": measured.accuracy.tolist(),
         "pairs": measured.pairs,
+        "directions": after.digest(),
     }
     return Refined(
         after, before, trained.scorer.cpu(), measured, report | {"seed": seed}, report["warnings"]
