@@ -132,6 +132,17 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
         assert len(distances) == 4
     assert (scores / "search.png").is_file()
 
+    moved = images.parent / "moved"
+    (images / "left").rename(moved)
+    (images / "right").rename(images / "left")
+    moved.rename(images / "right")
+    status, _, error = cli("directions", "search", scores, images, *data)
+    assert status == 2
+    assert "images, as many as were scored, but not the same ones in the same order" in error
+    (images / "left").rename(moved)
+    (images / "right").rename(images / "left")
+    moved.rename(images / "right")
+
     status, shown, error = cli("directions", "search", scores, images, *data)
     assert status == 0, error
     told = read(scores / "search.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,26 @@ def test_directions_that_the_scorer_guesses_are_marked_and_not_taken_together(
     assert [row["name"] for row in by_class(index, [0, 1], y)["directions"]] == ["a", "b"]
     with pytest.raises(ConfigError, match="at chance for every direction"):
         Index(scores, ("a", "b", "c"), guessed=("a", "b", "c")).known()
+
+
+def test_an_index_is_searched_with_the_images_that_were_scored(tmp_path: Path) -> None:
+    pixels = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(-1, 3, 12, 12)
+    images = ImageSet(
+        pixels.contiguous(), torch.tensor([0, 1] * 3), ("x", "y"), names=tuple("abcdef")
+    )
+    score(Scorer("small", (3, 12, 12), 2).eval(), images, cpu()).save(tmp_path)
+    index = load_index(tmp_path)
+    index.check_images(images)
+    with pytest.raises(DataError, match="scores of 6 images, and these are 4; give the data"):
+        index.check_images(images.select(torch.arange(4)))
+    for other in (images.select(torch.arange(6).flip(0)), replace(images, y=1 - images.y),
+                  replace(images, images=images.images + 1)):  # fmt: skip
+        with pytest.raises(DataError, match="not the same ones in the same order"):
+            index.check_images(other)
+    nameless = replace(index, digest="")
+    nameless.check_images(replace(images, images=images.images + 1))
+    with pytest.raises(DataError, match="not the same ones in the same order"):
+        nameless.check_images(images.select(torch.arange(6).flip(0)))
 
 
 def test_a_scorer_knows_what_it_guesses() -> None:

@@ -333,11 +333,7 @@ def search(
     compute = o.open_device("cpu", threads=threads)
     known = searching.load_index(index)
     images = _images(data, part, sets, seed, root, quiet=quiet)
-    if len(images) != len(known.scores):
-        raise DataError(
-            f"the index has scores of {len(known.scores):,} images, and the {part} images are"
-            f" {len(images):,}; give the data and part that it was made of"
-        )
+    known.check_images(images)
     out = out or index
     names = by or list(known.known() if query else known.names)
     columns = known.columns(names)
