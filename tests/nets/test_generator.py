@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -375,6 +376,26 @@ def test_ones_own_function_that_fails_is_named(tmp_path: Path, function: str, sa
     file.write_text("import truecue\n1 / 0\n")
     with pytest.raises(ConfigError, match=r"own.py failed: ZeroDivisionError: .*own.py, line 2\)"):
         load_generator(f"{file}:make")
+
+
+def test_ones_own_file_may_hold_dataclasses_and_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_own.py").write_text("SIDE = 2\n")
+    file = tmp_path / "own.py"
+    head = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "from neighbour_of_own import SIDE\n"
+    )
+    wide = "@dataclass\nclass Wide:\n    side: int = SIDE\n"
+    file.write_text(head + OWN.replace("(3, 2, 2)", "(3, Wide().side, 2)") + wide)
+    before = list(sys.path)
+    made = load_generator(f"{file}:make")
+    assert made.render(made.codes(2, 0)).shape == (2, 3, 2, 2)
+    assert sys.path == before
+    file.write_text(head + "1 / 0\n")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        load_generator(f"{file}:make")
+    assert sys.path == before
+    assert "generator_own" not in sys.modules
 
 
 def test_ones_own_network_that_fails_is_told_in_a_sentence(tmp_path: Path) -> None:
