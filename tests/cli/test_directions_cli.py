@@ -211,7 +211,7 @@ def test_what_was_trained_is_not_written_over(cli, spot: str, tmp_path: Path) ->
     before = (refined / "directions.safetensors").read_bytes()
     status, _, error = cli(*find, "--out", refined)
     assert status == 2
-    assert "directions that were trained (run.toml, scorer.safetensors), which would be" in error
+    assert "directions that a run goes with (run.toml, scorer.safetensors); others" in error
     assert (refined / "directions.safetensors").read_bytes() == before
     assert cli(*find, "--out", refined, "--fresh")[0] == 0
     assert not {"run.toml", "scorer.safetensors", "refined.json"} & {
@@ -246,7 +246,7 @@ def test_discovered_directions(cli, tmp_path: Path) -> None:
     (out / "scorer.safetensors").touch()
     status, _, error = cli(*again)
     assert status == 2
-    assert "directions that were trained (scorer.safetensors)" in error
+    assert "directions that a run goes with (scorer.safetensors)" in error
 
 
 @pytest.mark.slow
@@ -265,6 +265,12 @@ def test_metrics_of_known_factors(cli, tmp_path: Path) -> None:
     assert all(f">{value:.2f}<" in picture for row in told["importance"] for value in row)
     assert all(f">{factor}<" in picture for factor in told["factors"])
     assert "beta_vae" in shown
+    again = ["directions", "metrics", "shapes", found, "--out", out, *sets, "--seed", "1", *CPU]
+    status, _, error = cli(*again)
+    assert status == 2
+    assert "seed 0 (now 1). Use another folder, or --fresh to start over" in error
+    assert cli(*again, "--fresh")[0] == 0
+    assert read(out / "metrics.json")["seed"] == 1
 
 
 @pytest.mark.parametrize(

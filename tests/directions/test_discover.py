@@ -21,7 +21,7 @@ from truecue.directions.find import random_directions
 from truecue.directions.known import known_factors
 from truecue.directions.maps import make_map
 from truecue.engine.run import Run
-from truecue.errors import ConfigError, DataError, Diverged
+from truecue.errors import ConfigError, DataError, Diverged, RunMismatch
 from truecue.nets.procedural import ShapesGenerator
 from truecue.nets.scorer import Reconstructor
 
@@ -198,6 +198,26 @@ def test_directions_that_are_the_factors_score_higher_than_random_ones() -> None
     ]
     for name in ("beta_vae", "mig", "disentanglement"):
         assert scores[0][name] > scores[1][name], name
+
+
+def test_metrics_may_start_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception):
+        pass
+
+    def encode(*_) -> None:
+        (tmp_path / "encode" / "stages").mkdir(parents=True, exist_ok=True)  # it has begun
+        raise Stop
+
+    monkeypatch.setattr("truecue.directions.known.encoder_for", encode)
+    generator = ShapesGenerator()
+    asked = (generator, random_directions(generator, 2), cpu())
+    with pytest.raises(Stop):
+        known_factors(*asked, out=tmp_path)
+    with pytest.raises(RunMismatch, match=r"seed 0 \(now 1\).*--fresh to start over"):
+        known_factors(*asked, out=tmp_path, seed=1)
+    with pytest.raises(Stop):
+        known_factors(*asked, out=tmp_path, seed=1, fresh=True)
+    assert "seed = 1" in (tmp_path / "run.toml").read_text()
 
 
 def test_metrics_need_known_factors() -> None:

@@ -396,6 +396,7 @@ def test_ones_own_file_may_hold_dataclasses_and_import_its_neighbours(tmp_path: 
         load_generator(f"{file}:make")
     assert sys.path == before
     assert "generator_own" not in sys.modules
+    del sys.modules["neighbour_of_own"]
 
 
 def test_ones_own_network_that_fails_is_told_in_a_sentence(tmp_path: Path) -> None:

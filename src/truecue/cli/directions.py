@@ -46,6 +46,9 @@ Reach = Annotated[
 ]
 Columns = Annotated[int, typer.Option("--columns", min=3, help="Pictures in a row, odd.")]
 Starts = Annotated[int, typer.Option("--starts", min=1, help="Codes to begin from.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
+]
 Part = Annotated[str, typer.Option("--part", help="train, val or test.")]
 
 
@@ -71,9 +74,7 @@ def find(
     ] = 10,
     sets: o.Sets = None,
     seed: Draws = 0,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
-    ] = False,
+    fresh: Fresh = False,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -136,9 +137,7 @@ def refine(
     step: Reach = 3.0,
     columns: Columns = 7,
     starts: Starts = 3,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
-    ] = False,
+    fresh: Fresh = False,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -387,6 +386,7 @@ def metrics(
         int, typer.Option("--votes", min=10, help="Of BetaVAE and FactorVAE; images of DCI.")
     ] = 5000,
     seed: Draws = 0,
+    fresh: Fresh = False,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -409,8 +409,8 @@ def metrics(
     found = load_directions(chosen)
     settings = Encode().override(parse_assignments(sets or []))
     told = known_factors(
-        made, found, compute, settings, votes=votes, seed=seed, out=out, quiet=quiet
-    )
+        made, found, compute, settings, votes=votes, seed=seed, out=out, fresh=fresh, quiet=quiet
+    )  # fmt: skip
     page = write_factors(told, out, _facts(made, found, compute, seed))
     if not quiet:
         for name, value in told["metrics"].items():
@@ -419,7 +419,7 @@ def metrics(
 
 
 def _refuse_refined(out: Path, *, trains: bool, fresh: bool) -> None:
-    """Keep directions that were trained, and the scorer of theirs, from being written over.
+    """Keep directions that a run or a scorer goes with from being written over.
 
     Args:
         out: the folder.
@@ -427,7 +427,7 @@ def _refuse_refined(out: Path, *, trains: bool, fresh: bool) -> None:
         fresh: whether the user said so.
 
     Raises:
-        ConfigError: the folder holds such directions.
+        ConfigError: the folder holds such directions, and this is no fresh start.
     """
     from truecue.errors import ConfigError
 
@@ -435,8 +435,8 @@ def _refuse_refined(out: Path, *, trains: bool, fresh: bool) -> None:
     held = [name for name in marks if (out / name).exists()]
     if held and not fresh:
         raise ConfigError(
-            f"{out} holds directions that were trained ({', '.join(held)}), which would be lost."
-            " Use another folder, or --fresh to start over"
+            f"{out} holds directions that a run goes with ({', '.join(held)}); others would take"
+            " their place. Use another folder, or --fresh to start over"
         )
 
 
