@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from direction_parts import broken_far_out, cpu, made_by
+from torch.overrides import TorchFunctionMode
 
 from truecue.data.sets import ImageSet
 from truecue.directions.judge import guessed
@@ -75,6 +76,28 @@ def test_retrieval_by_a_direction_that_knows_the_class_beats_chance() -> None:
     assert noise["precision"] == pytest.approx(told["chance"], abs=0.1)
     assert noise["precision"] < together["precision"] <= knows["precision"]
     assert told["chance"] == pytest.approx(49 / 199)
+    uneven = by_class(Index(scores[:4], ("class", "noise")), [0], torch.tensor([2, 2, 0, 2]))
+    assert uneven["chance"] == pytest.approx((3 * 2 + 0) / 4 / 3)
+    with pytest.raises(DataError, match="there is one image"):
+        by_class(Index(scores[:1], ("class", "noise")), [0], y[:1])
+
+
+def test_chance_of_many_images_takes_no_table_of_all_pairs(monkeypatch) -> None:
+    n, asked = 30_000, []
+    monkeypatch.setattr("truecue.directions.search._near", lambda *_: {"precision": 0.0})
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor):
+                asked.append(made.numel())
+            return made
+
+    index = Index(torch.zeros(n, 1), ("flat",))
+    with Watch():
+        told = by_class(index, [0], torch.arange(n) % 3)
+    assert told["chance"] == pytest.approx((n / 3 - 1) / (n - 1))
+    assert max(asked) == n
 
 
 def test_directions_that_the_scorer_guesses_are_marked_and_not_taken_together(

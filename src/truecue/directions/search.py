@@ -248,7 +248,12 @@ def by_class(
         For each direction, for all together and for pixels: `precision` at 5 and
         `average_precision`, means over queries, the query itself left out, and whether the scorer
         is `at_chance`; and `chance`, the precision of a random order.
+
+    Raises:
+        DataError: there is a single image.
     """
+    if len(y) < 2:
+        raise DataError("there is one image: a query needs others to find")
     rng = torch.Generator().manual_seed(derive(seed, "queries"))
     chosen = torch.randperm(len(y), generator=rng)[:most]
     pool = index.calibrated
@@ -256,14 +261,14 @@ def by_class(
     sure = [c for c in columns if index.names[c] not in index.guessed]
     uses += [("together", pool[:, sure])] if len(sure) > 1 else []
     uses += [] if pixels is None else [("pixels", pixels)]
-    same = (y[:, None] == y[chosen]).double().sum(0) - 1
+    same = torch.bincount(y)[y[chosen]].double() - 1
     return {
         "queries": len(chosen),
         "directions": [
             {"name": name, **_near(by, y, chosen), "at_chance": name in index.guessed}
             for name, by in uses
         ],
-        "chance": float((same / max(len(y) - 1, 1)).mean()),
+        "chance": float((same / (len(y) - 1)).mean()),
     }
 
 
