@@ -38,6 +38,13 @@ def blank():
             return 0.5 + 0 * super().forward(z)
     return truecue.PlainGenerator(Blank(), dim=4, image_range=(0, 1))
 
+def broken():
+    class Broken(Net):
+        def forward(self, z):
+            images = super().forward(z)
+            return torch.where((z[:, 0].abs() > 3)[:, None, None, None], torch.nan, images)
+    return truecue.PlainGenerator(Broken(), dim=4, image_range=(0, 1))
+
 def noisy():
     class Noisy(Net):
         def forward(self, z):
@@ -319,6 +326,25 @@ def test_pictures_that_cannot_be(cli, spot: str, tmp_path: Path) -> None:
     assert status == 2
     assert "the directions have 4 numbers in z; the generator's codes have 10 in z" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_finding_in_a_generator_that_gives_one_image_warns(cli, spot: str, tmp_path: Path) -> None:
+    find = ["directions", "find", "--by", "jacobian", "--k", "2", *CPU, "--out"]
+    status, shown, _ = cli(*find, tmp_path / "blank", spot.replace(":make", ":blank"))
+    assert status == 0
+    assert "Warning: no visible effect: 0, 1." in shown
+    status, shown, _ = cli(*find, tmp_path / "spot", spot)
+    assert status == 0
+    assert "no visible effect" not in shown
+
+
+def test_finding_stops_where_images_are_not_finite(cli, spot: str, tmp_path: Path) -> None:
+    broken = spot.replace(":make", ":broken")
+    out, random = tmp_path / "out", ["--by", "random", "--k", "4", "--seed", "9"]
+    status, _, error = cli("directions", "find", broken, *random, "--out", out, *CPU)
+    assert status == 2
+    assert "images are not finite for codes drawn with seed 9" in error
+    assert not out.exists()
 
 
 def test_a_direction_without_effect_is_named(cli, spot: str, tmp_path: Path) -> None:

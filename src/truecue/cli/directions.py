@@ -12,6 +12,8 @@ from truecue.cli import options as o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from truecue.data.sets import ImageSet
     from truecue.directions.directions import Directions
     from truecue.directions.search import Index
@@ -85,12 +87,14 @@ def find(
     SeFa, GANSpace and Jacobians need no training. 'voynov' trains directions that a network can
     tell apart; its settings are given by --set, and cut off, it goes on where it was. A function
     takes images, uint8 [n, c, h, w], and returns values by name, {"name": tensor [n]}: there is a
-    direction for each, along which the value rises fastest.
+    direction for each, along which the value rises fastest. Directions that change no pixel by half
+    a grey level, from a step of -3 to 3, are named.
     """
     from truecue.config import parse_assignments
     from truecue.directions.discover import Discover, discover
     from truecue.directions.find import find_directions
     from truecue.directions.measured import measured_directions
+    from truecue.directions.traverse import effects
     from truecue.errors import ConfigError
     from truecue.nets.load_generator import load_function
 
@@ -112,12 +116,14 @@ def find(
             result = measured_directions(made, load_function(by), seed=seed)
         else:
             result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
+    seen = effects(made, result.matrix, made.codes(8, seed, "effects"), 3.0, seed).visible
     for name in _REFINED if by == "voynov" else ("run.toml", *_REFINED):
         (out / name).unlink(missing_ok=True)
     result.save(out)
     if not quiet:
         for name, strength in zip(result.names, result.strengths, strict=False):
             typer.echo(f"{name:>4}  {strength:.4g}")
+        _warn_of_hidden(result.names, seen)
         typer.echo(f"{len(result)} directions ({result.found_by}): {out}")
 
 
@@ -237,9 +243,7 @@ def traverse(
     facts = _facts(made, found, compute, seed) | {"step": step}
     page = write_traversal(shown, out, facts, values)
     if not quiet:
-        hidden = [n for n, seen in zip(found.names, visible.tolist(), strict=True) if not seen]
-        if hidden:
-            typer.echo(f"Warning: no visible effect: {', '.join(hidden)}.")
+        _warn_of_hidden(found.names, visible)
         typer.echo(f"Pictures: {page}")
 
 
@@ -438,6 +442,13 @@ def _refuse_refined(out: Path, *, trains: bool, fresh: bool) -> None:
             f"{out} holds directions that a run goes with ({', '.join(held)}); others would take"
             " their place. Use another folder, or --fresh to start over"
         )
+
+
+def _warn_of_hidden(names: Sequence[str], visible: Tensor) -> None:
+    """Say which directions change nothing that can be seen."""
+    hidden = [n for n, seen in zip(names, visible.tolist(), strict=True) if not seen]
+    if hidden:
+        typer.echo(f"Warning: no visible effect: {', '.join(hidden)}.")
 
 
 def _warn(index: Index) -> None:
