@@ -82,8 +82,8 @@ def confirm(
     """Rank the real images of each class by a direction's score, and compare the two ends.
 
     A score is turned so that it rises with the class's margin; a class whose margin does not move
-    at all gives no ranking. A positive gap then means that real images that show more of the cue are
-    classified better, which is what the generated ones say.
+    at all gives no ranking. A positive gap then means that real images that show more of the cue
+    are classified better, which is what the generated ones say.
 
     Args:
         found: what the classifier does along directions.
