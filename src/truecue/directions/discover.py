@@ -109,7 +109,8 @@ class Discovery(Learner):
         super().__init__()
         self.reconstructor, self.map, self.weight = reconstructor, directions, weight
         self._held = (generator,)  # not a module of this one: checkpoints leave it out
-        self.register_buffer("broken", torch.tensor(-1))
+        # not in checkpoints: a loss of such an image is not finite, and then there is none
+        self.register_buffer("broken", torch.tensor(-1), persistent=False)
 
     def forward(self, batch: Shifted) -> Step:
         """Cross-entropy of the direction and error of the step."""
