@@ -11,7 +11,7 @@ import test_cli
 import torch
 from PIL import Image
 
-from truecue.directions.directions import Directions
+from truecue.directions.directions import Directions, load_directions
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
 
@@ -37,6 +37,13 @@ def blank():
         def forward(self, z):
             return 0.5 + 0 * super().forward(z)
     return truecue.PlainGenerator(Blank(), dim=4, image_range=(0, 1))
+
+def broken():
+    class Broken(Net):
+        def forward(self, z):
+            images = super().forward(z)
+            return torch.where((z[:, 0].abs() > 3)[:, None, None, None], torch.nan, images)
+    return truecue.PlainGenerator(Broken(), dim=4, image_range=(0, 1))
 
 def noisy():
     class Noisy(Net):
@@ -132,6 +139,17 @@ def test_from_finding_to_searching(cli, spot: str, images: Path, tmp_path: Path)
         assert len(distances) == 4
     assert (scores / "search.png").is_file()
 
+    moved = images.parent / "moved"
+    (images / "left").rename(moved)
+    (images / "right").rename(images / "left")
+    moved.rename(images / "right")
+    status, _, error = cli("directions", "search", scores, images, *data)
+    assert status == 2
+    assert "images, as many as were scored, but not the same ones in the same order" in error
+    (images / "left").rename(moved)
+    (images / "right").rename(images / "left")
+    moved.rename(images / "right")
+
     status, shown, error = cli("directions", "search", scores, images, *data)
     assert status == 0, error
     told = read(scores / "search.json")
@@ -182,6 +200,34 @@ def test_refining_again_reads_what_is_there(cli, spot: str, tmp_path: Path) -> N
     assert (out / "directions.safetensors").read_bytes() != before
 
 
+def test_what_was_trained_is_not_written_over(cli, spot: str, tmp_path: Path) -> None:
+    found, refined = tmp_path / "found", tmp_path / "refined"
+    find = ["directions", "find", spot, "--by", "random", "--k", "2", *CPU]
+    assert cli(*find, "--out", found)[0] == 0
+    assert cli(*find, "--out", found, "--seed", "1")[0] == 0  # nothing was trained
+    for start in (found, found / "directions.safetensors"):
+        before = (found / "directions.safetensors").read_bytes()
+        status, _, error = cli("directions", "refine", spot, start, "--out", found, *SETS, *CPU)
+        assert status == 2
+        assert "holds the directions to begin with, which would be lost" in error
+        assert (found / "directions.safetensors").read_bytes() == before
+    refine = ["directions", "refine", spot, found, "--out", refined, *SETS, *CPU]
+    assert cli(*refine)[0] == 0
+    known = read(refined / "scorer.json")["extra"]["directions"]
+    assert known == load_directions(refined).digest() != load_directions(found).digest()
+    before = (refined / "directions.safetensors").read_bytes()
+    status, _, error = cli(*find, "--out", refined)
+    assert status == 2
+    assert "directions that a run goes with (run.toml, scorer.safetensors); others" in error
+    assert (refined / "directions.safetensors").read_bytes() == before
+    assert cli(*find, "--out", refined, "--fresh")[0] == 0
+    assert not {"run.toml", "scorer.safetensors", "refined.json"} & {
+        path.name for path in refined.iterdir()
+    }
+    assert cli(*refine)[0] == 0  # and from the start, not from what is left
+    assert (refined / "directions.safetensors").read_bytes() == before
+
+
 def test_discovered_directions(cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
     sets = ["--set", "reconstructor=lenet", "--set", "steps=2", "--set", "images=4"]
@@ -190,6 +236,24 @@ def test_discovered_directions(cli, tmp_path: Path) -> None:
     assert status == 0, error
     assert "The reconstructor tells" in shown
     assert read(out / "discovered.json")["settings"]["steps"] == 2
+    again = [
+        "directions",
+        "find",
+        "shapes",
+        "--by",
+        "voynov",
+        "--k",
+        "2",
+        "--out",
+        out,
+        *sets,
+        *CPU,
+    ]
+    assert cli(*again)[0] == 0  # its own run
+    (out / "scorer.safetensors").touch()
+    status, _, error = cli(*again)
+    assert status == 2
+    assert "directions that a run goes with (scorer.safetensors)" in error
 
 
 @pytest.mark.slow
@@ -208,6 +272,12 @@ def test_metrics_of_known_factors(cli, tmp_path: Path) -> None:
     assert all(f">{value:.2f}<" in picture for row in told["importance"] for value in row)
     assert all(f">{factor}<" in picture for factor in told["factors"])
     assert "beta_vae" in shown
+    again = ["directions", "metrics", "shapes", found, "--out", out, *sets, "--seed", "1", *CPU]
+    status, _, error = cli(*again)
+    assert status == 2
+    assert "seed 0 (now 1). Use another folder, or --fresh to start over" in error
+    assert cli(*again, "--fresh")[0] == 0
+    assert read(out / "metrics.json")["seed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -256,6 +326,25 @@ def test_pictures_that_cannot_be(cli, spot: str, tmp_path: Path) -> None:
     assert status == 2
     assert "the directions have 4 numbers in z; the generator's codes have 10 in z" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_finding_in_a_generator_that_gives_one_image_warns(cli, spot: str, tmp_path: Path) -> None:
+    find = ["directions", "find", "--by", "jacobian", "--k", "2", *CPU, "--out"]
+    status, shown, _ = cli(*find, tmp_path / "blank", spot.replace(":make", ":blank"))
+    assert status == 0
+    assert "Warning: no visible effect: 0, 1." in shown
+    status, shown, _ = cli(*find, tmp_path / "spot", spot)
+    assert status == 0
+    assert "no visible effect" not in shown
+
+
+def test_finding_stops_where_images_are_not_finite(cli, spot: str, tmp_path: Path) -> None:
+    broken = spot.replace(":make", ":broken")
+    out, random = tmp_path / "out", ["--by", "random", "--k", "4", "--seed", "9"]
+    status, _, error = cli("directions", "find", broken, *random, "--out", out, *CPU)
+    assert status == 2
+    assert "images are not finite for codes drawn with seed 9" in error
+    assert not out.exists()
 
 
 def test_a_direction_without_effect_is_named(cli, spot: str, tmp_path: Path) -> None:

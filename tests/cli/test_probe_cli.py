@@ -10,9 +10,13 @@ import test_cli
 import torch
 from test_directions_cli import CPU, OWN, read
 
-from truecue.directions.directions import Directions
+from truecue.cli.probe import _score
+from truecue.directions.directions import Directions, load_directions
+from truecue.engine.device import Device
+from truecue.errors import DataError
 from truecue.nets.build import build
 from truecue.nets.classifier import save_classifier
+from truecue.nets.load_generator import load_generator
 from truecue.nets.scorer import Scorer, save_scorer
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
@@ -94,6 +98,18 @@ def test_probing_without_real_images(
     # three starts and three steps for each of three directions
     assert page.count('alt="start') == 27
     assert any("trained on biased images" in line for line in twin["caveats"])
+
+
+def test_a_scorer_of_other_directions_is_refused(spot: str, found: Path) -> None:
+    generator, rows, device = load_generator(spot), load_directions(found), Device("cpu")
+    names, net = list(rows.names), Scorer("small", (3, 16, 16), 3)
+    for card in ({"names": names}, {"names": names, "directions": rows.digest()}):
+        save_scorer(net, found, card)
+        score, _ = _score(found, rows, None, generator, device)
+        assert score(torch.zeros(2, 3, 16, 16, dtype=torch.uint8)).shape == (2, 3)
+    turned = Directions(rows.matrix.flip(0), "axes", rows.names)
+    with pytest.raises(DataError, match="is of other directions than those beside it"):
+        _score(found, turned, None, generator, device)
 
 
 @pytest.mark.slow

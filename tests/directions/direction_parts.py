@@ -60,6 +60,16 @@ def made_by(fn, dim: int = 2, image_range=(0, 1)) -> Generator:
     return wrapped(Tensors(fn), dim, image_range)
 
 
+def broken_far_out(reach: float = 2.0) -> Generator:
+    """Grey pictures, not finite where the first number is further from 0 than `reach`."""
+
+    def paint(z: Tensor) -> Tensor:
+        images = z.mean(1).sigmoid()[:, None, None, None].expand(-1, 1, 12, 12)
+        return torch.where((z[:, 0].abs() > reach)[:, None, None, None], torch.nan, images)
+
+    return made_by(paint)
+
+
 class Conv(nn.Module):
     """A small convolutional generator with batch statistics: 6 numbers to 3 x 8 x 8."""
 

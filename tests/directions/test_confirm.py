@@ -74,6 +74,17 @@ def test_ends_are_those_of_the_turned_score() -> None:
     assert scores[second.high, 0].max() < scores[second.low, 0].min()
 
 
+def test_a_class_that_nothing_moves_is_not_ranked_by_the_order_of_files() -> None:
+    scores, y, right = world(biased=True)
+    whole = confirm(found([[2.0, -1.0], [0, 0]], [0.01, 0.5]), scores, y, right)
+    assert [(g.direction, g.label) for g in whole.gaps] == [(0, 0), (0, 1)]
+    assert set(whole.together) == {0}
+    half = confirm(found([[2.0, 0], [1, 1]], [0.01, 0.5]), scores, y, right)
+    assert [(g.direction, g.label) for g in half.gaps] == [(0, 0), (1, 0), (1, 1)]
+    assert half.gaps[0].high == whole.gaps[0].high
+    assert half.together[0].gap == half.gaps[0].gap.gap.value
+
+
 def test_a_cue_that_does_not_matter_is_not() -> None:
     told = ask(biased=False)
     assert len(told.gaps) == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from direction_parts import conv, cpu, made_by, rotation
+from direction_parts import broken_far_out, conv, cpu, made_by, rotation
 
 from truecue.directions.discover import (
     Discover,
@@ -14,13 +14,14 @@ from truecue.directions.discover import (
     ShiftSource,
     away_from_zero,
     discover,
+    judge,
 )
 from truecue.directions.encode import Encode, Encoder, encoder_for
 from truecue.directions.find import random_directions
 from truecue.directions.known import known_factors
 from truecue.directions.maps import make_map
 from truecue.engine.run import Run
-from truecue.errors import ConfigError
+from truecue.errors import ConfigError, DataError, Diverged, RunMismatch
 from truecue.nets.procedural import ShapesGenerator
 from truecue.nets.scorer import Reconstructor
 
@@ -47,7 +48,8 @@ def test_given_steps() -> None:
 def test_shifts_are_a_function_of_the_step() -> None:
     source = ShiftSource(conv(), QUICK, 0, cpu())
     one, two = source.batch(2), ShiftSource(conv(), QUICK, 0, cpu()).batch(2)
-    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(one[:3], two[:3], strict=True))
+    assert one.at == two.at == 2
     many = [source.batch(i) for i in range(300)]
     steps = torch.cat([batch.step for batch in many])
     assert float(steps.abs().min()) >= 0.5
@@ -106,6 +108,32 @@ def test_discovery_goes_on_and_leaves_the_generator_alone(tmp_path: Path) -> Non
     assert whole.accuracy == again.accuracy
 
 
+def test_an_image_that_is_not_finite_stops_and_names_its_seed(tmp_path: Path) -> None:
+    generator, settings = broken_far_out(3.0), QUICK.override({"k": 2, "images": 2, "steps": 200})
+    source = ShiftSource(generator, settings, 5, cpu())
+    with pytest.raises(Diverged) as told:
+        discover(generator, settings, device=cpu(), seed=5)
+    step = int(str(told.value).partition("not finite in step ")[2].split()[0])
+    assert f"(seed {source.seed_of(step)} of codes and steps, run seed 5)" in str(told.value)
+    assert "largest is 6" in str(told.value)
+    with torch.random.fork_rng():  # the first step whose images break, and no later one
+        torch.manual_seed(0)
+        directions = make_map("ortho", 2, 2, rng=torch.Generator().manual_seed(0))
+        made = Discovery(generator, Reconstructor("lenet", 1, 2), directions, 0.25)
+    for at, breaks in ((0, False), (1, True), (2, True)):
+        batch = source.batch(at)
+        made(batch._replace(z=torch.full_like(batch.z, 9.0 * breaks), step=0 * batch.step))
+    assert int(made.broken) == 1
+
+
+def test_images_that_break_while_judging_are_not_counted_as_wrong() -> None:
+    generator = broken_far_out(4.0)
+    directions = make_map("ortho", 2, 2, rng=torch.Generator().manual_seed(0))
+    made = Discovery(generator, Reconstructor("lenet", 1, 2), directions, 0.25).eval()
+    with pytest.raises(DataError, match="not finite for codes drawn with seed 7"):
+        judge(made, generator, QUICK, 7, cpu())
+
+
 @pytest.mark.parametrize("name", ["linear", "proj", "ortho-exp", "fc"])
 def test_every_map_can_be_discovered(name) -> None:
     found = discover(corners(), QUICK.override({"map": name}), device=cpu())
@@ -153,6 +181,11 @@ def test_encoder_learns_where_codes_lie() -> None:
         assert float(torch.corrcoef(torch.stack([said[:, k], wanted[:, k]]))[0, 1]) > 0.7
 
 
+def test_an_encoder_is_not_trained_on_images_that_are_not_finite() -> None:
+    with pytest.raises(DataError, match="not finite for codes drawn with seed 2; mend"):
+        encoder_for(broken_far_out(), rotation(0), Run(None, 2, cpu()), Encode(images=500))
+
+
 @pytest.mark.slow
 def test_directions_that_are_the_factors_score_higher_than_random_ones() -> None:
     generator = ShapesGenerator()
@@ -164,6 +197,26 @@ def test_directions_that_are_the_factors_score_higher_than_random_ones() -> None
     ]
     for name in ("beta_vae", "mig", "disentanglement"):
         assert scores[0][name] > scores[1][name], name
+
+
+def test_metrics_may_start_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception):
+        pass
+
+    def encode(*_) -> None:
+        (tmp_path / "encode" / "stages").mkdir(parents=True, exist_ok=True)  # it has begun
+        raise Stop
+
+    monkeypatch.setattr("truecue.directions.known.encoder_for", encode)
+    generator = ShapesGenerator()
+    asked = (generator, random_directions(generator, 2), cpu())
+    with pytest.raises(Stop):
+        known_factors(*asked, out=tmp_path)
+    with pytest.raises(RunMismatch, match=r"seed 0 \(now 1\).*--fresh to start over"):
+        known_factors(*asked, out=tmp_path, seed=1)
+    with pytest.raises(Stop):
+        known_factors(*asked, out=tmp_path, seed=1, fresh=True)
+    assert "seed = 1" in (tmp_path / "run.toml").read_text()
 
 
 def test_metrics_need_known_factors() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,13 @@ def test_directions_that_cannot_be() -> None:
         Directions(torch.eye(2), "x", ("a",))
     with pytest.raises(DataError, match="codes have 6 in z"):
         check_fit(Directions(torch.eye(2), "x"), conv())
+
+
+def test_directions_of_another_generator_are_refused() -> None:
+    found, other = random_directions(conv(seed=0), 2), conv(seed=1)
+    check_fit(found, conv(seed=0))
+    with pytest.raises(DataError) as told:
+        check_fit(found, other)
+    for part in (conv(seed=0).digest(), other.digest(), "Find directions of this one"):
+        assert part in str(told.value)
+    check_fit(replace(found, generator=""), other)  # the way out that is named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from direction_parts import made_by
+from direction_parts import broken_far_out, made_by
 
 from truecue.directions.directions import Directions
 from truecue.directions.find import random_directions
@@ -66,3 +66,10 @@ def test_what_is_refused() -> None:
         measured_directions(generator(), lambda x: {"still": torch.ones(len(x))}, n=4)
     with pytest.raises(DataError, match="'still' is the same for all"):
         measured_directions(generator(), lambda x: {"still": torch.ones(len(x))}, n=50)
+
+
+def test_images_that_are_not_finite_are_not_measured() -> None:
+    with pytest.raises(DataError, match="not finite for codes drawn with seed 3; mend"):
+        measured_directions(
+            broken_far_out(), lambda x: {"ink": x.float().mean((1, 2, 3))}, n=500, seed=3
+        )

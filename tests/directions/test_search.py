@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from direction_parts import cpu, made_by
+from direction_parts import broken_far_out, cpu, made_by
+from torch.overrides import TorchFunctionMode
 
 from truecue.data.sets import ImageSet
 from truecue.directions.judge import guessed
@@ -74,6 +76,28 @@ def test_retrieval_by_a_direction_that_knows_the_class_beats_chance() -> None:
     assert noise["precision"] == pytest.approx(told["chance"], abs=0.1)
     assert noise["precision"] < together["precision"] <= knows["precision"]
     assert told["chance"] == pytest.approx(49 / 199)
+    uneven = by_class(Index(scores[:4], ("class", "noise")), [0], torch.tensor([2, 2, 0, 2]))
+    assert uneven["chance"] == pytest.approx((3 * 2 + 0) / 4 / 3)
+    with pytest.raises(DataError, match="there is one image"):
+        by_class(Index(scores[:1], ("class", "noise")), [0], y[:1])
+
+
+def test_chance_of_many_images_takes_no_table_of_all_pairs(monkeypatch) -> None:
+    n, asked = 30_000, []
+    monkeypatch.setattr("truecue.directions.search._near", lambda *_: {"precision": 0.0})
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor):
+                asked.append(made.numel())
+            return made
+
+    index = Index(torch.zeros(n, 1), ("flat",))
+    with Watch():
+        told = by_class(index, [0], torch.arange(n) % 3)
+    assert told["chance"] == pytest.approx((n / 3 - 1) / (n - 1))
+    assert max(asked) == n
 
 
 def test_directions_that_the_scorer_guesses_are_marked_and_not_taken_together(
@@ -93,6 +117,26 @@ def test_directions_that_the_scorer_guesses_are_marked_and_not_taken_together(
     assert [row["name"] for row in by_class(index, [0, 1], y)["directions"]] == ["a", "b"]
     with pytest.raises(ConfigError, match="at chance for every direction"):
         Index(scores, ("a", "b", "c"), guessed=("a", "b", "c")).known()
+
+
+def test_an_index_is_searched_with_the_images_that_were_scored(tmp_path: Path) -> None:
+    pixels = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(-1, 3, 12, 12)
+    images = ImageSet(
+        pixels.contiguous(), torch.tensor([0, 1] * 3), ("x", "y"), names=tuple("abcdef")
+    )
+    score(Scorer("small", (3, 12, 12), 2).eval(), images, cpu()).save(tmp_path)
+    index = load_index(tmp_path)
+    index.check_images(images)
+    with pytest.raises(DataError, match="scores of 6 images, and these are 4; give the data"):
+        index.check_images(images.select(torch.arange(4)))
+    for other in (images.select(torch.arange(6).flip(0)), replace(images, y=1 - images.y),
+                  replace(images, images=images.images + 1)):  # fmt: skip
+        with pytest.raises(DataError, match="not the same ones in the same order"):
+            index.check_images(other)
+    nameless = replace(index, digest="")
+    nameless.check_images(replace(images, images=images.images + 1))
+    with pytest.raises(DataError, match="not the same ones in the same order"):
+        nameless.check_images(images.select(torch.arange(6).flip(0)))
 
 
 def test_a_scorer_knows_what_it_guesses() -> None:
@@ -151,6 +195,8 @@ def test_scores_of_generated_images() -> None:
     found = generated(net.score, generator, n=300)
     assert found.shape == (300, 2)
     assert torch.equal(found, generated(net.score, generator, n=300))
+    with pytest.raises(DataError, match="not finite for codes drawn with seed 4; mend"):
+        generated(net.score, broken_far_out(), n=300, seed=4)
 
 
 # --- re-scoring ---------------------------------------------------------------------------------

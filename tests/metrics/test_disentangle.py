@@ -57,6 +57,9 @@ def test_dci_of_given_importances() -> None:
     mixed = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0, 0]])
     assert dis.purity(mixed) == pytest.approx((0.531004, 0.704097), abs=1e-5)
     assert dis.purity(torch.zeros(3, 2))[0] == 0
+    single = torch.tensor([[0.5, 0.5]])
+    assert dis.purity(single) == pytest.approx((0, 1), abs=1e-6)
+    assert dis.purity(0 * single) == (0, 0)
 
 
 def test_dci_mean_and_the_released_one() -> None:
@@ -128,6 +131,12 @@ def test_sap() -> None:
     assert dis.sap(table(A, B), categorical=(0, 1)) == pytest.approx(1 - chance, abs=0.05)
 
 
+def test_sap_where_a_value_was_not_drawn() -> None:
+    values = torch.tensor([[0, 0], [1, 1], [3, 2], [3, 0]])  # of the first factor's values, no 2
+    found = dis._predictability(values[:, :1].double(), values, (0,))
+    assert found[0, 0] == 1
+
+
 def test_places_on_the_grid() -> None:
     sizes = (10, 10, 10, 8, 4, 15)  # 3D Shapes
     count = torch.tensor(sizes)
@@ -143,6 +152,11 @@ def test_tables_that_cannot_be() -> None:
         dis.mig(table(A[:-1], B[:-1]))
     with pytest.raises(DataError, match="a code is not finite"):
         dis.beta_vae(table(A, B / 0))
+    for sizes in ((12,), (12, 1), ()):
+        wrong = table(A, B, sizes=sizes)
+        for metric in (dis.beta_vae, dis.factor_vae, dis.mig, dis.dci, dis.sap):
+            with pytest.raises(DataError, match="at least two factors of at least two values"):
+                metric(wrong)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,9 @@ def test_images_are_brought_to_one_range() -> None:
     torch.testing.assert_close(made(z).flatten(), torch.tensor([-1.0, 0, 1, -0.6]))
     torch.testing.assert_close(made(z - 1, torch.ones(1, 4)), made(z))
     assert as_uint8(made(z)).flatten().tolist() == [0, 128, 255, 51]
+    for hole in (math.nan, math.inf, -math.inf):
+        with pytest.raises(DataError, match="not finite for codes drawn with seed 6; mend"):
+            as_uint8(torch.tensor([0.0, hole, 0.5]), 6)
 
 
 @pytest.mark.parametrize(("given", "said"), [(None, "the range of the generator's images is not"),
@@ -218,6 +222,11 @@ def test_style_noise_is_noticed() -> None:
 
 def test_centre_of_truncation_is_computed_once() -> None:
     assert torch.equal(style(truncation=0.7).centre, style(truncation=0.7).centre)
+    digest = style().digest()
+    off = style()
+    off.centre += 1e-7  # as another number of threads may give
+    assert off.digest() == digest
+    assert style(seed=1).digest() != digest
     made = style()
     assert bool((made.centre - made.codes(4096, 5).mean(0)).abs().max() < 0.1)
 
@@ -367,6 +376,27 @@ def test_ones_own_function_that_fails_is_named(tmp_path: Path, function: str, sa
     file.write_text("import truecue\n1 / 0\n")
     with pytest.raises(ConfigError, match=r"own.py failed: ZeroDivisionError: .*own.py, line 2\)"):
         load_generator(f"{file}:make")
+
+
+def test_ones_own_file_may_hold_dataclasses_and_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_own.py").write_text("SIDE = 2\n")
+    file = tmp_path / "own.py"
+    head = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+        "from neighbour_of_own import SIDE\n"
+    )
+    wide = "@dataclass\nclass Wide:\n    side: int = SIDE\n"
+    file.write_text(head + OWN.replace("(3, 2, 2)", "(3, Wide().side, 2)") + wide)
+    before = list(sys.path)
+    made = load_generator(f"{file}:make")
+    assert made.render(made.codes(2, 0)).shape == (2, 3, 2, 2)
+    assert sys.path == before
+    file.write_text(head + "1 / 0\n")
+    with pytest.raises(ConfigError, match="ZeroDivisionError"):
+        load_generator(f"{file}:make")
+    assert sys.path == before
+    assert "generator_own" not in sys.modules
+    del sys.modules["neighbour_of_own"]
 
 
 def test_ones_own_network_that_fails_is_told_in_a_sentence(tmp_path: Path) -> None:

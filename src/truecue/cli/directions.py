@@ -12,6 +12,8 @@ from truecue.cli import options as o
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from truecue.data.sets import ImageSet
     from truecue.directions.directions import Directions
     from truecue.directions.search import Index
@@ -22,6 +24,8 @@ app = typer.Typer(
     help="Find, refine, look at and use directions in a generator's latent space.",
     no_args_is_help=True,
 )
+_REFINED = ("scorer.safetensors", "scorer.json", "refined.json")
+"""What 'refine' writes that goes with its directions alone."""
 MOST_PIXELS = 100_000
 """Images up to which a search is compared with neighbours by pixels."""
 Which = Annotated[
@@ -44,6 +48,9 @@ Reach = Annotated[
 ]
 Columns = Annotated[int, typer.Option("--columns", min=3, help="Pictures in a row, odd.")]
 Starts = Annotated[int, typer.Option("--starts", min=1, help="Codes to begin from.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
+]
 Part = Annotated[str, typer.Option("--part", help="train, val or test.")]
 
 
@@ -69,9 +76,7 @@ def find(
     ] = 10,
     sets: o.Sets = None,
     seed: Draws = 0,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
-    ] = False,
+    fresh: Fresh = False,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -82,16 +87,19 @@ def find(
     SeFa, GANSpace and Jacobians need no training. 'voynov' trains directions that a network can
     tell apart; its settings are given by --set, and cut off, it goes on where it was. A function
     takes images, uint8 [n, c, h, w], and returns values by name, {"name": tensor [n]}: there is a
-    direction for each, along which the value rises fastest.
+    direction for each, along which the value rises fastest. Directions that change no pixel by half
+    a grey level, from a step of -3 to 3, are named.
     """
     from truecue.config import parse_assignments
     from truecue.directions.discover import Discover, discover
     from truecue.directions.find import find_directions
     from truecue.directions.measured import measured_directions
+    from truecue.directions.traverse import effects
     from truecue.errors import ConfigError
     from truecue.nets.load_generator import load_function
 
     changes = parse_assignments(sets or [])
+    _refuse_refined(out, trains=by == "voynov", fresh=fresh)
     made, compute = _open(generator, root, device, threads)
     if by == "voynov":
         settings = Discover(k=k).override(changes)
@@ -108,10 +116,14 @@ def find(
             result = measured_directions(made, load_function(by), seed=seed)
         else:
             result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
+    seen = effects(made, result.matrix, made.codes(8, seed, "effects"), 3.0, seed).visible
+    for name in _REFINED if by == "voynov" else ("run.toml", *_REFINED):
+        (out / name).unlink(missing_ok=True)
     result.save(out)
     if not quiet:
         for name, strength in zip(result.names, result.strengths, strict=False):
             typer.echo(f"{name:>4}  {strength:.4g}")
+        _warn_of_hidden(result.names, seen)
         typer.echo(f"{len(result)} directions ({result.found_by}): {out}")
 
 
@@ -131,9 +143,7 @@ def refine(
     step: Reach = 3.0,
     columns: Columns = 7,
     starts: Starts = 3,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over where the folder holds another run.")
-    ] = False,
+    fresh: Fresh = False,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -147,10 +157,16 @@ def refine(
     from truecue.config import parse_assignments
     from truecue.directions import sre
     from truecue.directions.directions import load_directions
+    from truecue.errors import ConfigError
     from truecue.nets.scorer import save_scorer
     from truecue.report.directions import write_refined
 
     settings = sre.SRE().override(parse_assignments(sets or []))
+    home = Path(start).parent if start.endswith(".safetensors") else Path(start)
+    if not start.isdigit() and out.resolve() == home.resolve():
+        raise ConfigError(
+            f"{out} holds the directions to begin with, which would be lost; give another folder"
+        )
     made, compute = _open(generator, root, device, threads)
     begun = int(start) if start.isdigit() else load_directions(Path(start))
     found = sre.refine(
@@ -211,7 +227,7 @@ def traverse(
     if found.ranked_right:
         order = torch.tensor(found.ranked_right).argsort(descending=True, stable=True)
     found = found.select(order)
-    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step)
+    change, visible = effects(made, found.matrix, made.codes(32, seed, "effects"), step, seed)
     said = []
     for i, k in enumerate(order.tolist()):
         known = [] if found.names[i] == str(k) else [f"number {k}"]
@@ -227,9 +243,7 @@ def traverse(
     facts = _facts(made, found, compute, seed) | {"step": step}
     page = write_traversal(shown, out, facts, values)
     if not quiet:
-        hidden = [n for n, seen in zip(found.names, visible.tolist(), strict=True) if not seen]
-        if hidden:
-            typer.echo(f"Warning: no visible effect: {', '.join(hidden)}.")
+        _warn_of_hidden(found.names, visible)
         typer.echo(f"Pictures: {page}")
 
 
@@ -322,11 +336,7 @@ def search(
     compute = o.open_device("cpu", threads=threads)
     known = searching.load_index(index)
     images = _images(data, part, sets, seed, root, quiet=quiet)
-    if len(images) != len(known.scores):
-        raise DataError(
-            f"the index has scores of {len(known.scores):,} images, and the {part} images are"
-            f" {len(images):,}; give the data and part that it was made of"
-        )
+    known.check_images(images)
     out = out or index
     names = by or list(known.known() if query else known.names)
     columns = known.columns(names)
@@ -380,6 +390,7 @@ def metrics(
         int, typer.Option("--votes", min=10, help="Of BetaVAE and FactorVAE; images of DCI.")
     ] = 5000,
     seed: Draws = 0,
+    fresh: Fresh = False,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -402,13 +413,42 @@ def metrics(
     found = load_directions(chosen)
     settings = Encode().override(parse_assignments(sets or []))
     told = known_factors(
-        made, found, compute, settings, votes=votes, seed=seed, out=out, quiet=quiet
-    )
+        made, found, compute, settings, votes=votes, seed=seed, out=out, fresh=fresh, quiet=quiet
+    )  # fmt: skip
     page = write_factors(told, out, _facts(made, found, compute, seed))
     if not quiet:
         for name, value in told["metrics"].items():
             typer.echo(f"{name:22} {value:.3f}")
         typer.echo(f"Page: {page}")
+
+
+def _refuse_refined(out: Path, *, trains: bool, fresh: bool) -> None:
+    """Keep directions that a run or a scorer goes with from being written over.
+
+    Args:
+        out: the folder.
+        trains: whether the finder trains, and compares `run.toml` with its own settings.
+        fresh: whether the user said so.
+
+    Raises:
+        ConfigError: the folder holds such directions, and this is no fresh start.
+    """
+    from truecue.errors import ConfigError
+
+    marks = ("scorer.safetensors",) if trains else ("run.toml", "scorer.safetensors")
+    held = [name for name in marks if (out / name).exists()]
+    if held and not fresh:
+        raise ConfigError(
+            f"{out} holds directions that a run goes with ({', '.join(held)}); others would take"
+            " their place. Use another folder, or --fresh to start over"
+        )
+
+
+def _warn_of_hidden(names: Sequence[str], visible: Tensor) -> None:
+    """Say which directions change nothing that can be seen."""
+    hidden = [n for n, seen in zip(names, visible.tolist(), strict=True) if not seen]
+    if hidden:
+        typer.echo(f"Warning: no visible effect: {', '.join(hidden)}.")
 
 
 def _warn(index: Index) -> None:
@@ -460,7 +500,7 @@ def _traversal(
 
     steps = moving.symmetric(reach, columns)
     codes = torch.cat([generator.codes(1, seed, "start", i) for i in range(starts)])
-    images = moving.traverse(generator, directions.matrix[:SHOWN], codes, steps)
+    images = moving.traverse(generator, directions.matrix[:SHOWN], codes, steps, seed)
     return Traversal(images, steps, directions.names[:SHOWN], list(about)[:SHOWN])
 
 

@@ -238,7 +238,7 @@ def _score(
 
     if measure is not None:
         function = load_function(measure)
-        names, _ = values_of(function, as_uint8(generator(generator.codes(2, 0, "shape"))))
+        names, _ = values_of(function, as_uint8(generator(generator.codes(2, 0, "shape")), 0))
         if names != found.names:
             raise DataError(
                 f"{measure} measures {', '.join(names)}; the directions are"
@@ -260,6 +260,12 @@ def _score(
     if scorer.k != len(found):
         raise DataError(
             f"the scorer in {home} knows {scorer.k} directions, and there are {len(found)}"
+        )
+    known = scorer.spec.get("extra", {}).get("directions", "")
+    if known not in ("", found.digest()):
+        raise DataError(
+            f"the scorer in {home} is of other directions than those beside it; give the folder"
+            " that 'truecue directions refine' wrote, or let it write both again"
         )
     return scorer.to(device.device).score, warning_of(guessed(scorer), scorer.k)
 

@@ -69,7 +69,8 @@ class Confirmed(NamedTuple):
     """What real images say of visible directions."""
 
     gaps: list[RealGap]
-    """Of every visible direction and class that has two images; direction by direction."""
+    """Of every visible direction and class that has two images and a margin that moves; direction
+    by direction."""
     together: dict[int, Together]
     """By direction."""
 
@@ -80,8 +81,9 @@ def confirm(
 ) -> Confirmed:  # fmt: skip
     """Rank the real images of each class by a direction's score, and compare the two ends.
 
-    A score is turned so that it rises with the class's margin. A positive gap then means that real
-    images that show more of the cue are classified better, which is what the generated ones say.
+    A score is turned so that it rises with the class's margin; a class whose margin does not move
+    at all gives no ranking. A positive gap then means that real images that show more of the cue
+    are classified better, which is what the generated ones say.
 
     Args:
         found: what the classifier does along directions.
@@ -107,7 +109,8 @@ def confirm(
     flagged, signs = found.flagged.tolist(), found.moves.margin.sign()
     gaps, together = [], {}
     for d in found.moves.visible.nonzero().squeeze(1).tolist():
-        ranking = rank(scores[:, d].double() * signs[d][y], y, classes)
+        sign = signs[d].where(signs[d] != 0, torch.nan)[y]  # rank() leaves nan out
+        ranking = rank(scores[:, d].double() * sign, y, classes)
         by_class = spurious_gap(right, ranking, k, seed=seed).by_class
         gaps += [
             _real(d, c, int(signs[d, c]), gap, flagged[d], ranking) for c, gap in by_class.items()

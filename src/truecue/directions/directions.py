@@ -40,7 +40,7 @@ class Directions:
     space: str = "z"
     """Where they live: "z" or "w"."""
     generator: str = ""
-    """The generator's digest."""
+    """The generator's digest; empty where it is not known."""
     ranked_right: tuple[float, ...] = ()
     """Share of pairs that a scorer orders rightly along each; empty before refining."""
 
@@ -142,15 +142,22 @@ def load_directions(path: Path) -> Directions:
 
 
 def check_fit(directions: Directions, generator: Generator) -> None:
-    """Refuse directions of another space.
+    """Refuse directions of another space or of another generator.
 
     Raises:
-        DataError: the lengths or the spaces differ.
+        DataError: the lengths or the spaces differ, or both generators are known and differ.
     """
     if (directions.dim, directions.space) != (generator.dim, generator.space):
         raise DataError(
             f"the directions have {directions.dim} numbers in {directions.space}; the generator's"
             f" codes have {generator.dim} in {generator.space}"
+        )
+    known = generator.digest()
+    if directions.generator not in ("", known):
+        raise DataError(
+            f"the directions are of the generator {directions.generator}, and this one is {known}:"
+            " its weights or its settings are others. Find directions of this one; or, to use these"
+            ' with it all the same, leave "generator" empty in their card, directions.json'
         )
 
 

@@ -22,9 +22,9 @@ from truecue.engine.device import Device
 from truecue.engine.learner import Learner, Step
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run, claim
-from truecue.errors import ConfigError
+from truecue.errors import ConfigError, Diverged
 from truecue.losses.ordering import shift_prediction
-from truecue.nets.generator import Generator, check_generator
+from truecue.nets.generator import Generator, check_finite, check_generator, finite
 from truecue.nets.scorer import Reconstructor, ReconstructorName
 from truecue.seeds import derive
 
@@ -59,7 +59,7 @@ class Discover(Config):
 
 
 class Shifted(NamedTuple):
-    """Latents, the direction of each step, and the step."""
+    """Latents, the direction of each step, and its length."""
 
     z: Tensor
     """float [b, n_latent]."""
@@ -67,6 +67,8 @@ class Shifted(NamedTuple):
     """int64 [b]."""
     step: Tensor
     """float [b]."""
+    at: int
+    """For which step of the loop they were drawn."""
 
 
 class ShiftSource:
@@ -82,18 +84,23 @@ class ShiftSource:
 
     def batch(self, step: int) -> Shifted:
         """The shifts of a step."""
-        rank, world = self._device.rank, self._device.world
-        rng = torch.Generator().manual_seed(derive(self._seed, STAGE, "shifts", step, rank))
-        n = self._settings.images // world
+        rng = torch.Generator().manual_seed(self.seed_of(step))
+        n = self._settings.images // self._device.world
         z = self._generator.sample(n, rng)
         k = torch.randint(self._settings.k, (n,), generator=rng)
         e = away_from_zero((torch.rand(n, generator=rng) * 2 - 1) * self._settings.largest)
         where = self._device.device
-        return Shifted(z.to(where), k.to(where), e.to(where))
+        return Shifted(z.to(where), k.to(where), e.to(where), step)
+
+    def seed_of(self, step: int) -> int:
+        """What the shifts of a step are drawn with."""
+        return derive(self._seed, STAGE, "shifts", step, self._device.rank)
 
 
 class Discovery(Learner):
     """Directions and a reconstructor, trained together on one loss."""
+
+    broken: Tensor
 
     def __init__(
         self, generator: Generator, reconstructor: Reconstructor, directions: DirectionMap,
@@ -102,11 +109,16 @@ class Discovery(Learner):
         super().__init__()
         self.reconstructor, self.map, self.weight = reconstructor, directions, weight
         self._held = (generator,)  # not a module of this one: checkpoints leave it out
+        # not in checkpoints: a loss of such an image is not finite, and then there is none
+        self.register_buffer("broken", torch.tensor(-1), persistent=False)
 
     def forward(self, batch: Shifted) -> Step:
         """Cross-entropy of the direction and error of the step."""
         self.map.settle()
-        logits, step = self.reconstructor(*self.images(batch))
+        first, second = self.images(batch)
+        broken = ~(finite(first) & finite(second)) & (self.broken < 0)
+        self.broken.copy_(torch.where(broken, batch.at, self.broken))
+        logits, step = self.reconstructor(first, second)
         loss = shift_prediction(logits.float(), step.float(), batch.k, batch.step, self.weight)
         right = (logits.argmax(1) == batch.k).float().mean()
         error = (step.detach() - batch.step).abs().mean()
@@ -165,7 +177,7 @@ def discover(
     Raises:
         DataError: the generator cannot be used; see `check_generator`.
         ConfigError: there are more orthonormal directions than numbers in a code.
-        Diverged: a loss is not finite.
+        Diverged: an image or a loss is not finite; the seed of its codes is named.
         RunMismatch: the folder holds a run with other settings.
     """
     settings, device = settings or Discover(), device or Device()
@@ -188,13 +200,26 @@ def discover(
     run = Run(out / STAGE if out else None, seed, device, quiet=quiet)
     channels = generator.render(generator.codes(1, seed, "shape")).shape[1]
 
+    held: list[Discovery] = []
+
     def make() -> Discovery:
         reconstructor = Reconstructor(settings.reconstructor, channels, settings.k)
-        return Discovery(generator, reconstructor, new_map(), settings.weight)
+        held.append(Discovery(generator, reconstructor, new_map(), settings.weight))
+        return held[0]
 
     plan = Plan(epochs=1, batch_size=settings.images, optimizer=Adam(lr=settings.lr))
     with torch.random.fork_rng():
-        trained = run.train(STAGE, make, source, plan)
+        try:
+            trained = run.train(STAGE, make, source, plan)
+        except Diverged as error:
+            step = int(held[0].broken)
+            if step < 0:
+                raise
+            raise Diverged(
+                f"the generator's images are not finite in step {step:,} (seed"
+                f" {source.seed_of(step)} of codes and steps, run seed {seed}). Make the steps"
+                f" smaller (largest is {settings.largest:g}), or mend the generator"
+            ) from error
         own, total = judge(trained, generator, settings, seed, device)
     rows = trained.map.matrix()
     made = Directions(
@@ -210,12 +235,19 @@ def discover(
 def judge(
     trained: Discovery, generator: Generator, settings: Discover, seed: int, device: Device
 ) -> tuple[Tensor, float]:
-    """The share of fresh images told rightly, of each direction [k] and of all."""
+    """The share of fresh images told rightly, of each direction [k] and of all.
+
+    Raises:
+        DataError: an image is not finite.
+    """
     source = ShiftSource(generator, settings, derive(seed, "judge"), device)
     hits, total = torch.zeros(settings.k), torch.zeros(settings.k)
     for step in range(JUDGED):
         batch = source.batch(step)
-        logits, _ = trained.reconstructor(*trained.images(batch))
+        first, second = trained.images(batch)
+        check_finite(first, seed)
+        check_finite(second, seed)
+        logits, _ = trained.reconstructor(first, second)
         right = (logits.argmax(1) == batch.k).float().cpu()
         hits.index_add_(0, batch.k.cpu(), right)
         total.index_add_(0, batch.k.cpu(), torch.ones_like(right))

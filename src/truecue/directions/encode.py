@@ -104,6 +104,9 @@ def encoder_for(
         directions: k of them.
         run: where it is trained; its stage is "encode".
         settings: how; left out: the defaults.
+
+    Raises:
+        DataError: the directions are of another generator, or an image is not finite.
     """
     settings = settings or Encode()
     check_fit(directions, generator)
@@ -136,7 +139,7 @@ def _drawn(
     images, targets = [], []
     for i, start in enumerate(range(0, n, 250)):
         codes = generator.codes(min(250, n - start), seed, "encode", what, i)
-        images.append(as_uint8(generator(codes)).cpu())
+        images.append(as_uint8(generator(codes), seed).cpu())
         targets.append(codes.cpu() @ directions.matrix.T)
     return torch.cat(images), torch.cat(targets)
 

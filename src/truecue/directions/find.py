@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from truecue.config import suggest
 from truecue.directions.directions import Directions, unit
 from truecue.errors import ConfigError
-from truecue.nets.generator import Generator
+from truecue.nets.generator import Generator, check_finite
 from truecue.seeds import derive
 
 FinderName = Literal["sefa", "sefa-raw", "ganspace", "jacobian", "random"]
@@ -142,9 +142,12 @@ def jacobian(
 
     Raises:
         ConfigError: k is out of range.
+        DataError: an image is not finite.
     """
     _check_count(k, generator)
     codes = generator.codes(n, seed, "jacobian")
+    with torch.no_grad():
+        check_finite(generator(codes), seed)
     width = min(generator.dim, k + 5)
     rng = torch.Generator().manual_seed(derive(seed, "jacobian", "start"))
     start = torch.randn(generator.dim, width, generator=rng).to(codes.device)

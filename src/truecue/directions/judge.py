@@ -13,7 +13,7 @@ from truecue.directions.directions import Directions, unit
 from truecue.directions.maps import DirectionMap
 from truecue.directions.traverse import Effects, effects
 from truecue.losses.ordering import moved_further, ranked_right
-from truecue.nets.generator import Generator
+from truecue.nets.generator import Generator, check_finite
 from truecue.nets.scorer import Scorer
 from truecue.seeds import derive
 
@@ -47,6 +47,9 @@ def measure(
             direction at a time, from -S to S.
         seed: of codes and steps.
         pairs: how many.
+
+    Raises:
+        DataError: an image is not finite.
     """
     k, rows = directions.k, directions.matrix()
     rng = torch.Generator().manual_seed(derive(seed, "measure"))
@@ -59,10 +62,11 @@ def measure(
         eps = ((torch.rand(2, b, k, generator=rng) * 2 - 1) * reach).to(z.device)
         u = generator.to_space(z)
         images = generator(torch.cat([u, u]), directions(torch.cat([*eps])))
+        check_finite(images, seed)
         s1, s2 = scorer(images).chunk(2)
         right += ranked_right(s1, s2, moved_further(*eps)).sum(0).cpu()
     scorer.train(was)
-    found = effects(generator, rows, generator.codes(32, seed, "effects"), reach)
+    found = effects(generator, rows, generator.codes(32, seed, "effects"), reach, seed)
     return Measured(right / pairs, found, pairs)
 
 

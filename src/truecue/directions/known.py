@@ -20,7 +20,7 @@ from truecue.nets.procedural import FACTORS, SIZES, ShapesGenerator
 def known_factors(
     generator: Generator, directions: Directions, device: Device,
     settings: Encode | None = None, *, votes: int = 5000, seed: int = 0, out: Path | None = None,
-    quiet: bool = True,
+    fresh: bool = False, quiet: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Train an encoder for directions, encode the grid of all factors once, and measure.
 
@@ -32,6 +32,7 @@ def known_factors(
         votes: of BetaVAE and FactorVAE, and images of DCI.
         seed: of what is drawn.
         out: folder for the encoder's run; None keeps nothing.
+        fresh: start over where `out` holds another run.
         quiet: show no progress.
 
     Returns:
@@ -40,7 +41,7 @@ def known_factors(
 
     Raises:
         ConfigError: the generator does not know its factors.
-        DataError: the directions are of another space.
+        DataError: the directions are of another space or generator.
         RunMismatch: the folder holds another run.
     """
     if not isinstance(generator, ShapesGenerator):
@@ -50,7 +51,7 @@ def known_factors(
     if out is not None:
         asked = {"encode": settings.to_dict(), "seed": seed, "directions": directions.digest(),
                  "generator": generator.digest()}  # fmt: skip
-        claim(out, asked, {}, runs=["encode"], fresh=False)
+        claim(out, asked, {}, runs=["encode"], fresh=fresh)
     run = Run(out / "encode" if out else None, seed, device, quiet=quiet)
     with torch.random.fork_rng():
         made = encoder_for(generator, directions, run, settings)

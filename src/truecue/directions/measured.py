@@ -38,7 +38,7 @@ def measured_directions(
     Raises:
         ConfigError: n is too small.
         DataError: what is measured is not one finite number for each image, or is the same for all
-            images.
+            images; or an image is not finite.
 
     Source: none; proposed here.
     """
@@ -47,7 +47,7 @@ def measured_directions(
             f"a straight line from {generator.dim} numbers needs more images than {n}"
         )
     z = generator.codes(n, seed, "measured")
-    parts = [values_of(measure, as_uint8(generator(part))) for part in z.split(BATCH)]
+    parts = [values_of(measure, as_uint8(generator(part), seed)) for part in z.split(BATCH)]
     names, values = parts[0][0], torch.cat([part for _, part in parts]).double()
     spread = values.std(0)
     for name, one in zip(names, spread.tolist(), strict=True):

@@ -129,8 +129,8 @@ def probe_classifier(
 
     Raises:
         ConfigError: a number is too small, or the steps are not symmetric.
-        DataError: directions are of another space, an image or a logit is not finite, there are
-            fewer than two classes, or random directions have no visible effect.
+        DataError: directions are of another space or generator, an image or a logit is not finite,
+            there are fewer than two classes, or random directions have no visible effect.
 
     Source: none; proposed here, with Benjamini & Hochberg 1995 for many tests at once.
     """
@@ -146,7 +146,7 @@ def probe_classifier(
     rows = torch.cat([unit(directions.matrix), random])
     made = []
     for i, row in enumerate(rows):
-        made.append(_follow(generator, codes, row, steps, see))
+        made.append(_follow(generator, codes, row, steps, see, seed))
         if progress is not None:
             progress(i + 1, len(rows))
     k = len(directions)
@@ -238,11 +238,11 @@ def margins(logits: Tensor) -> Tensor:
 
 
 def _follow(
-    generator: Generator, codes: Tensor, row: Tensor, steps: list[float], see: See
+    generator: Generator, codes: Tensor, row: Tensor, steps: list[float], see: See, seed: int
 ) -> tuple[Tensor, ...]:
     n, m = len(codes), len(steps)
     shifts = (torch.tensor(steps)[:, None] * row).repeat(n, 1)
-    images = render(generator, codes.repeat_interleave(m, 0), shifts)
+    images = render(generator, codes.repeat_interleave(m, 0), shifts, seed)
     logits = see(as_uint8(images))
     if logits.dim() != 2 or len(logits) != n * m or logits.shape[1] < 2:
         raise DataError(

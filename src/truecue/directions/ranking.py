@@ -14,7 +14,7 @@ from truecue.engine.device import Device
 from truecue.engine.learner import Learner, Step
 from truecue.errors import ConfigError
 from truecue.losses.ordering import moved_further, ranked_right, scale_ranking
-from truecue.nets.generator import Generator
+from truecue.nets.generator import Generator, finite
 from truecue.nets.scorer import Scorer
 from truecue.seeds import derive
 
@@ -107,8 +107,7 @@ class ScaleRanking(Learner):
             if ranks:  # directions have just been moved; in their own turn they are as they were
                 self.map.settle()
             images = self.images(pairs)
-        # one pass over the images, where isfinite() takes four
-        broken = ~images.detach().sum(dtype=torch.float32).isfinite() & (self.broken < 0)
+        broken = ~finite(images) & (self.broken < 0)
         self.broken.copy_(torch.where(broken, pairs.step, self.broken))
         s1, s2 = self.scorer(images).float().chunk(2)
         y = moved_further(pairs.eps1, pairs.eps2)

@@ -55,7 +55,7 @@ def rescore(
     codes = generator.codes(n, seed, "rescore")
 
     def seen(shift: Tensor) -> Tensor:
-        pictures = as_uint8(render(generator, codes, shift.cpu().expand(n, -1)))
+        pictures = as_uint8(render(generator, codes, shift.cpu().expand(n, -1), seed))
         p = torch.cat([attributes(part).float().cpu() for part in pictures.split(batch)])
         if p.dim() != 2 or len(p) != n or not bool(((p >= 0) & (p <= 1)).all()):
             raise DataError(

@@ -18,6 +18,7 @@ from truecue.data.sets import ImageSet
 from truecue.directions.judge import guessed, warning_of
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply
+from truecue.engine.features import digest_of_set
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.retrieval import average_precision, precision_at_k
 from truecue.nets.generator import Generator, as_uint8
@@ -47,6 +48,8 @@ class Index:
     guessed: tuple[str, ...] = ()
     """Directions for which the scorer was at chance on generated pairs: their scores mean
     nothing."""
+    digest: str = ""
+    """Names the images, their labels and order; empty where that is not known."""
 
     def __post_init__(self) -> None:
         if self.scores.dim() != 2 or len(self.scores) == 0:
@@ -78,6 +81,29 @@ class Index:
             raise ConfigError(warning_of(self.guessed, len(self.names)))
         return found
 
+    def check_images(self, images: ImageSet) -> None:
+        """Refuse images that are not those that were scored, in the same order.
+
+        Raises:
+            DataError: their number, content, labels or order differs; where the index has no
+                digest: their number or names.
+        """
+        if len(images) != len(self.scores):
+            raise DataError(
+                f"the index has scores of {len(self.scores):,} images, and these are"
+                f" {len(images):,}; give the data and part that it was made of"
+            )
+        if self.digest:
+            same = self.digest == digest_of_set(images)
+        else:
+            same = not (self.ids and images.names) or self.ids == images.names
+        if not same:
+            raise DataError(
+                f"these are {len(images):,} images, as many as were scored, but not the same ones"
+                " in the same order; give the data, part and settings that the index was made of,"
+                " or score these with 'truecue directions score'"
+            )
+
     def columns(self, names: Sequence[str]) -> list[int]:
         """The positions of directions.
 
@@ -97,7 +123,7 @@ class Index:
             StorageError: a file could not be written.
         """
         about = {"format": _FORMAT, "names": list(self.names), "at_chance": list(self.guessed),
-                 "ids": list(self.ids),
+                 "ids": list(self.ids), "digest": self.digest,
                  "images": len(self.scores), "mean": self.scores.mean(0).tolist(),
                  "std": self.scores.std(0, unbiased=False).tolist()}  # fmt: skip
         text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
@@ -125,7 +151,8 @@ def load_index(folder: Path) -> Index:
     if about.get("format") != _FORMAT:
         raise DataError(f"{folder / 'scores.json'} is not of format {_FORMAT}")
     chance = tuple(about.get("at_chance", ()))
-    return Index(scores, tuple(about["names"]), tuple(about["ids"]), chance)
+    digest = str(about.get("digest", ""))
+    return Index(scores, tuple(about["names"]), tuple(about["ids"]), chance, digest)
 
 
 def score(
@@ -149,7 +176,9 @@ def score(
     scorer.eval()
     found = apply(scorer.score, images, device, batch=250, progress=progress)
     own = scorer.spec.get("extra", {}).get("names") or map(str, range(scorer.k))
-    return Index(found, tuple(names) or tuple(own), images.names, guessed(scorer))
+    return Index(
+        found, tuple(names) or tuple(own), images.names, guessed(scorer), digest_of_set(images)
+    )
 
 
 def generated(
@@ -162,12 +191,15 @@ def generated(
         generator: on any device.
         n: images.
         seed: of their codes.
+
+    Raises:
+        DataError: an image is not finite.
     """
     made = []
     with torch.no_grad():
         for i, start in enumerate(range(0, n, 250)):
             codes = generator.codes(min(250, n - start), seed, "scores", i)
-            pictures = as_uint8(generator(codes))
+            pictures = as_uint8(generator(codes), seed)
             made.append(score(pictures).float().cpu())
     return torch.cat(made)
 
@@ -216,7 +248,12 @@ def by_class(
         For each direction, for all together and for pixels: `precision` at 5 and
         `average_precision`, means over queries, the query itself left out, and whether the scorer
         is `at_chance`; and `chance`, the precision of a random order.
+
+    Raises:
+        DataError: there is a single image.
     """
+    if len(y) < 2:
+        raise DataError("there is one image: a query needs others to find")
     rng = torch.Generator().manual_seed(derive(seed, "queries"))
     chosen = torch.randperm(len(y), generator=rng)[:most]
     pool = index.calibrated
@@ -224,14 +261,14 @@ def by_class(
     sure = [c for c in columns if index.names[c] not in index.guessed]
     uses += [("together", pool[:, sure])] if len(sure) > 1 else []
     uses += [] if pixels is None else [("pixels", pixels)]
-    same = (y[:, None] == y[chosen]).double().sum(0) - 1
+    same = torch.bincount(y)[y[chosen]].double() - 1
     return {
         "queries": len(chosen),
         "directions": [
             {"name": name, **_near(by, y, chosen), "at_chance": name in index.guessed}
             for name, by in uses
         ],
-        "chance": float((same / max(len(y) - 1, 1)).mean()),
+        "chance": float((same / (len(y) - 1)).mean()),
     }
 
 

@@ -109,7 +109,7 @@ def refine(
 
     Raises:
         DataError: the generator cannot be used (see `check_generator`), or the directions are of
-            another space.
+            another space or generator.
         ConfigError: the directions do not fit the map.
         Diverged: an image or a loss is not finite; the seed of its codes is named.
         RunMismatch: the folder holds a run with other settings.
@@ -162,6 +162,7 @@ def refine(
         "names": list(after.names),
         "ranked_right": measured.accuracy.tolist(),
         "pairs": measured.pairs,
+        "directions": after.digest(),
     }
     return Refined(
         after, before, trained.scorer.cpu(), measured, report | {"seed": seed}, report["warnings"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from truecue.errors import ConfigError, DataError
-from truecue.nets.generator import Generator, as_uint8
+from truecue.nets.generator import Generator, as_uint8, check_finite, finite
 
 BATCH = 250
 """Images that are rendered at a time."""
@@ -28,7 +28,10 @@ class Effects(NamedTuple):
 
 
 @torch.no_grad()
-def traverse(generator: Generator, rows: Tensor, codes: Tensor, steps: Sequence[float]) -> Tensor:
+def traverse(
+    generator: Generator, rows: Tensor, codes: Tensor, steps: Sequence[float],
+    seed: int | None = None,
+) -> Tensor:  # fmt: skip
     """Images of codes that are moved along each direction.
 
     Args:
@@ -36,6 +39,7 @@ def traverse(generator: Generator, rows: Tensor, codes: Tensor, steps: Sequence[
         rows: float [k, d], directions.
         codes: float [n, d], where to begin, in the space that directions live in.
         steps: how far to go along a direction, e.g. from -3 to 3.
+        seed: of the codes, to be named where an image is not finite; None: not known.
 
     Returns:
         uint8 [n, k, steps, c, h, w], in main memory.
@@ -50,12 +54,14 @@ def traverse(generator: Generator, rows: Tensor, codes: Tensor, steps: Sequence[
     shifts = torch.tensor(steps)[None, :, None] * rows[:, None].cpu()  # [k, m, d]
     shifts = shifts.expand(n, k, m, -1).flatten(0, 2)
     starts = codes[:, None].cpu().expand(n, k * m, -1).flatten(0, 1)
-    images: Tensor = as_uint8(render(generator, starts, shifts)).unflatten(0, (n, k, m))
+    images: Tensor = as_uint8(render(generator, starts, shifts, seed)).unflatten(0, (n, k, m))
     return images
 
 
 @torch.no_grad()
-def effects(generator: Generator, rows: Tensor, codes: Tensor, step: float) -> Effects:
+def effects(
+    generator: Generator, rows: Tensor, codes: Tensor, step: float, seed: int | None = None
+) -> Effects:
     """How much the image changes along each direction.
 
     Args:
@@ -63,6 +69,7 @@ def effects(generator: Generator, rows: Tensor, codes: Tensor, step: float) -> E
         rows: float [k, d], directions.
         codes: float [n, d].
         step: from so far back to so far forward.
+        seed: of the codes, to be named where an image is not finite; None: not known.
 
     Raises:
         DataError: an image is not finite.
@@ -70,26 +77,37 @@ def effects(generator: Generator, rows: Tensor, codes: Tensor, step: float) -> E
     squared, most = [], []
     for row in rows.cpu():
         shift = (step * row).expand_as(codes)
-        ends = render(generator, codes, shift) - render(generator, codes, -shift)
+        ahead, back = (render(generator, codes, way, seed) for way in (shift, -shift))
+        ends = ahead - back
         squared.append((ends / 2).square().flatten(1).mean(1).sqrt().mean())
         most.append(ends.abs().flatten(1).amax(1).mean())
     return Effects(torch.stack(squared), torch.stack(most) >= HALF_GREY)
 
 
 @torch.no_grad()
-def render(generator: Generator, codes: Tensor, shifts: Tensor) -> Tensor:
+def render(generator: Generator, codes: Tensor, shifts: Tensor, seed: int | None = None) -> Tensor:
     """Images in [-1, 1], float [n, c, h, w] in main memory, of moved codes [n, d].
 
+    Args:
+        generator: on any device.
+        codes: float [n, d].
+        shifts: float [n, d].
+        seed: of the codes, to be named where an image is not finite; None: not known.
+
     Raises:
-        DataError: an image is not finite.
+        DataError: an image is not finite. It is the step's fault where the same codes give finite
+            images without it.
     """
     made = []
     for u, shift in zip(codes.split(BATCH), shifts.split(BATCH), strict=True):
         images = generator(u.to(generator.device), shift.to(generator.device)).float().cpu()
-        if not bool(images.isfinite().all()):
+        if not bool(finite(images)):
+            check_finite(generator(u.to(generator.device)), seed)
+            drawn = "" if seed is None else f" drawn with seed {seed}"
             raise DataError(
-                "the generator gives images that are not finite for moved codes; make the steps"
-                f" smaller (the longest shift here has length {float(shift.norm(dim=1).max()):.3g})"
+                f"the generator's images are not finite for codes{drawn} that are moved; make the"
+                " steps smaller (the longest shift here has length"
+                f" {float(shift.norm(dim=1).max()):.3g}), or mend the generator"
             )
         made.append(images)
     return torch.cat(made)

@@ -33,14 +33,20 @@ class FactorTable(NamedTuple):
     codes: Tensor
     """float [n, k], n the product of the sizes."""
     sizes: tuple[int, ...]
-    """Values of each factor."""
+    """Values of each factor; at least two factors of at least two values."""
 
     def check(self) -> FactorTable:
         """This table.
 
         Raises:
-            DataError: the number of codes is not that of the grid, or a code is not finite.
+            DataError: the number of codes is not that of the grid, a code is not finite, or there
+                are fewer than two factors or values of one.
         """
+        if len(self.sizes) < 2 or min(self.sizes) < 2:
+            raise DataError(
+                "codes are held against at least two factors of at least two values each; got"
+                f" factors of {', '.join(map(str, self.sizes)) or 'no'} values"
+            )
         n = math.prod(self.sizes)
         if self.codes.dim() != 2 or len(self.codes) != n:
             raise DataError(
@@ -220,7 +226,10 @@ def dci(table: FactorTable, *, n: int = 5000, seed: int = 0) -> DCI:
 
 
 def purity(importance: Tensor) -> tuple[float, float]:
-    """Disentanglement and completeness of a table of importances [k, f]."""
+    """Disentanglement and completeness of a table of importances [k, f].
+
+    With a single code completeness says nothing: it is 1, since no factor needs another.
+    """
     return _pure(importance), _pure(importance.T)
 
 
@@ -261,7 +270,8 @@ def _predictability(codes: Tensor, values: Tensor, categorical: Sequence[int]) -
     squared = (c.T @ v).square() / spread.clamp(min=_TINY)
     for j in categorical:
         classes = torch.nn.functional.one_hot(values[:, j]).double()
-        means = classes.T @ codes / classes.sum(0)[:, None]  # [m, k]
+        drawn = classes.sum(0)[:, None]
+        means = torch.where(drawn > 0, classes.T @ codes / drawn, torch.inf)  # [m, k]
         said = (codes[:, None] - means).abs().argmin(1)
         squared[:, j] = (said == values[:, j, None]).double().mean(0)
     return squared
@@ -298,9 +308,12 @@ def _entropy(counts: Tensor) -> Tensor:
 
 
 def _pure(importance: Tensor) -> float:
-    """One minus the entropy of each row, to the base of its length; mean weighted by the rows."""
+    """One minus the entropy of each row, to the base of its length; mean weighted by the rows.
+
+    Rows of length 1 have no entropy.
+    """
     weights = importance.double() + _TINY
     p = weights / weights.sum(1, keepdim=True)
-    pure = 1 - torch.special.entr(p).sum(1) / math.log(p.shape[1])
+    pure = 1 - torch.special.entr(p).sum(1) / math.log(max(p.shape[1], 2))
     shares = importance.double().sum(1)
     return float((pure * shares).sum() / shares.sum().clamp(min=_TINY))

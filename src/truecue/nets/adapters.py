@@ -131,12 +131,13 @@ class StyleGenerator(Generator):
         self.mapping, self.synthesis, self.layers = mapping, synthesis, layers
         self.moved = None if moved is None else tuple(moved)
         self.truncation, self.truncated, self.truncate_shift = truncation, truncated, truncate_shift
-        self.options, self.styles = dict(options or {}), tuple(styles)
+        self.options, self.styles, self.seed = dict(options or {}), tuple(styles), seed
         self._freeze()
         rng = torch.Generator().manual_seed(derive(seed, "centre of truncation"))
         with torch.no_grad():
             mapped = mapping(torch.randn(CENTRE, latent, generator=rng).to(self.device))
-        self.register_buffer("centre", mapped.mean(0))
+        # no part of the digest: it follows from weights and seed, but for its last bits
+        self.register_buffer("centre", mapped.mean(0), persistent=False)
 
     def to_space(self, z: Tensor) -> Tensor:
         """W of latents, before truncation; latents themselves where directions live there."""
@@ -170,7 +171,7 @@ class StyleGenerator(Generator):
 
     def _about(self) -> tuple[Any, ...]:
         settings = self.layers, self.moved, self.truncation, self.truncated, self.truncate_shift
-        return (*super()._about(), *settings, sorted(self.options.items()))
+        return (*super()._about(), *settings, self.seed, sorted(self.options.items()))
 
 
 class ClassGenerator(Generator):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -143,7 +144,8 @@ def load_function(what: str) -> Callable[..., Any]:
     """A function of one's own.
 
     Args:
-        what: `file.py:function` or `package.module:function`.
+        what: `file.py:function` or `package.module:function`. While the file is read, modules in
+            its folder can be imported, as under `python file.py`.
 
     Raises:
         ConfigError: it is not written so, there is no such function or module, or the file fails.
@@ -195,7 +197,17 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file() or spec is None or spec.loader is None:
         raise DataError(f"there is no file {path}")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    finally:
+        with suppress(ValueError):  # the file may have taken it off itself
+            sys.path.remove(beside)
     return module
 
 

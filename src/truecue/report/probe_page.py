@@ -84,7 +84,7 @@ def write_probe(
     Raises:
         StorageError: a file could not be written.
     """
-    warned = caveats(found, generator, directions, see, real)
+    warned = caveats(found, directions, see, real)
     shown = _order(found)[:SHOWN]
     parts = [_direction(k, found, generator, directions, see, classes, real) for k in shown]
     files = dict(file for part in parts for file in part["files"])
@@ -153,16 +153,10 @@ def sentence(k: int, found: Probe, names: Sequence[str], real: Real | None) -> s
 
 
 def caveats(
-    found: Probe,
-    generator: Generator,
-    directions: Directions,
-    see: ClassifierView,
-    real: Real | None,
+    found: Probe, directions: Directions, see: ClassifierView, real: Real | None
 ) -> list[str]:
     """What to be careful about, a sentence (without a full stop) each."""
     said = []
-    if directions.generator and directions.generator != generator.digest():
-        said.append("The directions were found in another generator, or in other weights of it")
     if (tests := len(directions)) > LEVEL * (1 + len(found.null_per_change)):
         said.append(
             f"With {len(found.null_per_change)} random directions, one of {tests} directions alone"
