@@ -227,9 +227,10 @@ def _push(
 def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
     made, got = (vae.channels, vae.size, vae.size), images.shape
     if vae.n_classes != len(images.classes) or made != got:
+        resize = f". For your own images set data.size={vae.size}" if made[1:] != got[1:] else ""
         raise DataError(
             f"the network was made for {vae.n_classes} classes and images of shape {list(made)};"
-            f" these have {len(images.classes)} classes and shape {list(got)}"
+            f" these have {len(images.classes)} classes and shape {list(got)}{resize}"
         )
     check_target(images, target)
 
