@@ -288,6 +288,23 @@ def test_starting_over_removes_this_runs_stages_and_nothing_else(tmp_path: Path)
     assert read_toml(tmp_path / "run.toml")["asked"]["settings"]["tau"] == 3.0
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_with_work_of_another_kind_is_refused(tmp_path: Path, fresh: bool) -> None:
+    training = ASKED | {"method": "erm"}
+    pictures = ASKED | {"model": "0123abcd"}
+    claim(tmp_path, training, {}, runs=["erm"], fresh=False)
+    claim(tmp_path, pictures, {}, runs=["training"], fresh=fresh)  # nothing has begun
+    claim(tmp_path, training, {}, runs=["erm"], fresh=False)
+    run_in(tmp_path / "erm").once("x", lambda: torch.ones(1))
+    text = (tmp_path / "run.toml").read_text()
+    with pytest.raises(RunMismatch) as error:
+        claim(tmp_path, pictures, {}, runs=["erm"], fresh=fresh)
+    assert "holds a training, and this is pictures of a model: use another" in str(error.value)
+    assert "--fresh" not in str(error.value)
+    assert (tmp_path / "run.toml").read_text() == text
+    assert (tmp_path / "erm" / "once").is_dir()
+
+
 def test_stages_without_a_run_file_are_not_trusted(tmp_path: Path) -> None:
     run_in(tmp_path / "erm").once("x", lambda: torch.ones(1))
     claim(tmp_path, ASKED, {}, runs=["erm"], fresh=False)

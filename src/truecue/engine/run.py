@@ -343,7 +343,8 @@ def claim(
 ) -> None:
     """Make a folder the home of one run, or check that it already is this run's.
 
-    A folder in which no work has begun, since its run was refused, is free for other settings.
+    A folder in which no work has begun, since its run was refused, is free for other settings. One
+    that holds work of another kind (a training, an audit) is refused, fresh or not.
 
     Args:
         folder: where the run is kept.
@@ -356,8 +357,13 @@ def claim(
         RunMismatch: the folder holds a run with another fingerprint, and it has begun.
     """
     path = folder / "run.toml"
+    held = read_toml(path).get("asked", {}) if path.exists() else {}
+    if held and _kind(held) != _kind(asked) and _begun(folder):
+        raise RunMismatch(
+            f"{folder} holds {_kind(held)}, and this is {_kind(asked)}: use another folder"
+        )
     if path.exists() and not fresh:
-        before, now = _flat(read_toml(path).get("asked", {})), _flat(asked)
+        before, now = _flat(held), _flat(asked)
         changed = [
             f"{name} {before.get(name, 'not set')} (now {now.get(name, 'not set')})"
             for name in sorted(before.keys() | now.keys())
@@ -377,6 +383,21 @@ def claim(
         (folder / run / "log.jsonl").unlink(missing_ok=True)
     text = tomli_w.dumps({"asked": _nested(_flat(asked)), "notes": _nested(_flat(notes))})
     write_text(path, text)
+
+
+_KINDS = {
+    "method": "a training",
+    "cues": "an audit",
+    "discover": "directions that were found",
+    "refine": "directions that were refined",
+    "encode": "measures of directions",
+    "model": "pictures of a model",
+}
+"""What asks for each of these."""
+
+
+def _kind(asked: Mapping[str, Any]) -> str:
+    return next((kind for key, kind in _KINDS.items() if key in asked), "another run")
 
 
 def _begun(folder: Path) -> bool:
