@@ -102,7 +102,7 @@ def show_bias(
     settings.check(data, arch)
     check_target(data.train, target)
     check_factor(factor)
-    _check_images(net, data, device)
+    _check_right(net, data, device)
     if folder is not None and device.first:
         asked = {
             "data": facts.get("data"),
@@ -137,13 +137,7 @@ def show_bias(
     return ShownBias(pictures, vae, page)
 
 
-def _check_images(net: Classifier, data: Splits, device: Device) -> None:
-    _, height, width = data.train.shape
-    if height != width:
-        raise DataError(
-            f"pictures are decoded as squares; these images have {height} x {width} pixels. Crop or"
-            " resize them first"
-        )
+def _check_right(net: Classifier, data: Splits, device: Device) -> None:
     val = data.val
     if val is not None and not bool((predictions(net, val, device) == val.y).any()):
         raise DataError(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from truecue.engine.judge import Judge
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run, claim
 from truecue.errors import ConfigError, DataError, RunMismatch, StorageError
-from truecue.nets.build import default_arch
+from truecue.nets.build import build, default_arch
 
 PLAN = Plan(epochs=2, batch_size=16)
 
@@ -194,6 +195,17 @@ def test_new_networks_suit_the_images() -> None:
     assert run_in(None, arch="mlp-4").new_net(data, "conv3").spec["arch"] == "conv3"
     assert run.new_net(data, n_features=17).n_features == 17
     assert seeded(lambda: run.new_net(data)).n_classes == 2
+
+
+def test_images_that_are_not_square_need_a_network_that_takes_them() -> None:
+    data = images(side=16)
+    data = replace(data, images=data.images[:, :, :, :12])
+    net = run_in(None, arch="resnet20").new_net(data)
+    assert net.training
+    assert net(data.images[:2]).shape == (2, 2)
+    for run in (run_in(None), run_in(None, start=build("mlp-3", channels=3, size=16, n_classes=2))):
+        with pytest.raises(DataError, match=r"'mlp-\d' takes square images; these have 16 x 12"):
+            run.new_net(data)
 
 
 # the folder

@@ -14,12 +14,12 @@ from torch import nn
 
 from truecue import api
 from truecue.data.loader import Batch
-from truecue.data.sets import ImageSet
+from truecue.data.sets import ImageSet, Splits
 from truecue.data.suites.digits import Digits
 from truecue.engine.device import Device
 from truecue.engine.judge import Judge
 from truecue.engine.run import Run
-from truecue.errors import ConfigError
+from truecue.errors import ConfigError, DataError
 from truecue.methods.sih import LOOKS, MANY, Paired, SiH, estimated_share, warn_if_many_conflict
 from truecue.nets.classifier import Classifier, load_classifier, save_classifier
 from truecue.nets.vae import Latents, build_vae, load_vae
@@ -43,6 +43,11 @@ def batch(n: int, classes: int = 3, size: int = 4, seed: int = 0) -> Batch:
 def run_for(data, **more) -> Run:
     device = Device("cpu")
     return Run(None, 0, device, judge=Judge(data, device), **more)
+
+
+def stretched(data: Splits) -> Splits:
+    parts = {k: replace(p, images=p.images[:, :, :12]) for k, p in data.parts().items()}
+    return replace(data, **parts)
 
 
 # --- a published step ---------------------------------------------------------------------------
@@ -427,6 +432,13 @@ def test_networks_and_comparison_go_by_image_size(size, arch, recon, monkeypatch
     with pytest.raises(Seen) as seen:
         SiH(recon="bce").fit(data, run_for(data, arch=arch))
     assert seen.value.args[1] == "bce"
+
+
+@pytest.mark.parametrize("arch", [None, "vae-mlp", "vae-resnet", "vae-conv64"])
+def test_images_that_are_not_square_are_refused(arch: str | None) -> None:
+    data = stretched(small_gratings())
+    with pytest.raises(DataError, match="decoded as squares; these images have 12 x 16 pixels"):
+        SiH().fit(data, run_for(data, arch=arch))
 
 
 def test_other_networks_and_pretrained_weights_are_refused() -> None:

@@ -203,6 +203,10 @@ class Run:
             data: gives channels, size and classes.
             arch: its name; None: the run's, or one that suits the image size.
             n_features: width of the penultimate layer, where it must be a certain one.
+
+        Raises:
+            ConfigError: there is no such network for these images.
+            DataError: they are not square, and the network takes squares only.
         """
         channels, height, width = data.shape
         classes = len(data.classes)
@@ -221,9 +225,14 @@ class Run:
                 spec["arch"], channels=channels, size=size, n_classes=classes, norm=spec["norm"]
             )
             net.encoder.load_state_dict(self.start.encoder.state_dict())
-            return net
-        arch = arch or self.arch or default_arch(channels, size)
-        return build(arch, channels=channels, size=size, n_classes=classes, n_features=n_features)
+        else:
+            arch = arch or self.arch or default_arch(channels, size)
+            net = build(
+                arch, channels=channels, size=size, n_classes=classes, n_features=n_features
+            )
+        if height != width:
+            _check_takes(net, data)
+        return net
 
     def publish(self, name: str, net: Classifier, role: str = "") -> None:
         """Offer a classifier beside the result: it is measured, shown and saved."""
@@ -314,6 +323,20 @@ class Run:
             return seen
 
         return rows
+
+
+@torch.no_grad()
+def _check_takes(net: Classifier, data: ImageSet) -> None:
+    """Refuse images that are not square where a network fails on one of them."""
+    try:
+        net.eval().features(torch.zeros(1, *data.shape, dtype=torch.uint8))
+    except (AssertionError, RuntimeError, ValueError):
+        height, width = data.shape[1:]
+        raise DataError(
+            f"'{net.spec['arch']}' takes square images; these have {height} x {width} pixels. Crop"
+            " or resize them first, or use a network that takes others, e.g. resnet20"
+        ) from None
+    net.train()
 
 
 _ALONE = "(alone)"
