@@ -117,14 +117,15 @@ def bias_pictures(
             f" is none to push to another class's bias. Train longer, or {cure}"
         )
         return replace(shown, notes=(*shown.notes, note))
+    asked = None if target is None else train.classes.index(target)
     wanted = (
         show.targets_for(part.y[ids], len(train.classes), seed)
-        if target is None
-        else torch.full_like(ids, train.classes.index(target))
+        if asked is None
+        else torch.full_like(ids, asked)
     )
     given = show.donors(seen.bias, wanted, seed)
     return _push(vae, shown, part, seen, ids, wanted, given, device,
-                 steps=steps, leak=leak, factor=factor, model=model)  # fmt: skip
+                 steps=steps, leak=leak, factor=factor, model=model, asked=asked)  # fmt: skip
 
 
 class _Sets(NamedTuple):
@@ -148,7 +149,7 @@ def _sets(data: Splits | ImageSet) -> _Sets:
 def _push(
     vae: PairedVAE, shown: BiasPictures, part: ImageSet, seen: Seen, ids: Tensor, target: Tensor,
     given: Tensor, device: Device, *, steps: int, leak: float, factor: float,
-    model: Classifier | None,
+    model: Classifier | None, asked: int | None,
 ) -> BiasPictures:  # fmt: skip
     """Add what is seen when the bias latents of some images are changed.
 
@@ -165,6 +166,7 @@ def _push(
         leak: see `deepfool`.
         factor: see `bias_pictures`.
         model: see `bias_pictures`.
+        asked: the class in `target`, where the user chose one for all.
     """
     chosen, own, judge = part.select(ids), seen.select(ids), shown.judge
     moved = show.push(vae, own.z_b, target, device, steps=steps, leak=leak)
@@ -193,7 +195,7 @@ def _push(
     )  # fmt: skip
     grids["strip"] = show.strip(
         vae, chosen.select(first), own.select(first), device,
-        steps=steps, leak=leak, factor=factor, model=model,
+        steps=steps, leak=leak, factor=factor, model=model, first=asked,
     )  # fmt: skip
     # where a classifier is followed, the smallest change need not mean anything to it
     mapped, columns = (change if model is None else far), grids["push"].columns
