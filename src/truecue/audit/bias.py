@@ -16,7 +16,7 @@ from truecue.audit.show import MODEL, SIGNAL, Maps
 from truecue.audit.shown import BiasPictures, Pushed
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
-from truecue.engine.judge import aligned_mask
+from truecue.engine.judge import aligned_mask, goes_with
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.intervals import wilson
 from truecue.nets.classifier import Classifier
@@ -143,7 +143,8 @@ def _sets(data: Splits | ImageSet) -> _Sets:
     if isinstance(data, ImageSet):
         return _Sets(data, data, data, "images", None)
     part, split = (data.train, "train") if data.val is None else (data.val, "val")
-    return _Sets(data.train, part, data.test, split, _agree(data))
+    agree = goes_with(data.train, data.bias, aligned_mask(data))
+    return _Sets(data.train, part, data.test, split, agree)
 
 
 def _push(
@@ -272,15 +273,6 @@ def _resized(vae: PairedVAE) -> tuple[str, ...]:
         f"The networks work on {side} x {side} pixels: the images' {size} x {size} are resized for"
         f" them, and so are the pictures afterwards{finer}",
     )
-
-
-def _agree(data: Splits) -> Tensor | None:
-    """Whether each training image's bias agrees with its label: 1, 0, or -1 where not known."""
-    mask, train = aligned_mask(data), data.train
-    if mask is None or data.bias not in train.attributes:
-        return None
-    values = train.attributes[str(data.bias)].values
-    return torch.where(values >= 0, mask[train.y, values.clamp(min=0)].long(), -1)
 
 
 def _auc(train: ImageSet, seen: Seen, agree: Tensor | None) -> float | None:

@@ -21,7 +21,8 @@ from truecue.engine.learner import Learner, Predict, Step, freeze
 from truecue.engine.plan import Adam, Patience, Plan, Plateau
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
-from truecue.losses.vae import ReconName, easy_and_hard, sampled, wide
+from truecue.losses.precision import wide
+from truecue.losses.vae import ReconName, easy_and_hard, sampled
 from truecue.methods.sih import Paired, decodable, usual_recon
 from truecue.nets.classifier import Classifier
 from truecue.nets.vae import PairedVAE

@@ -21,13 +21,13 @@ from truecue.engine.plan import Adam, Constant, Patience, Plan, Plateau
 from truecue.engine.run import Run
 from truecue.errors import ConfigError, DataError
 from truecue.losses.classification import ce
+from truecue.losses.precision import wide
 from truecue.losses.vae import (
     ReconName,
     easy_and_hard,
     kl_to_normal,
     reconstruction,
     sampled,
-    wide,
 )
 from truecue.methods.base import Method
 from truecue.nets.classifier import Classifier
