@@ -20,7 +20,7 @@ import torch
 
 from truecue import ERM, ColoredMNIST, Device, DogsCats, Plan, Splits
 from truecue.audit.rank import FeatureRank, Subject, compare_ranks
-from truecue.engine.judge import aligned_mask
+from truecue.engine.judge import aligned_mask, goes_with
 from truecue.fitting import Fitted, Fitting
 from truecue.methods.defund import DeFund
 from truecue.methods.erm import CELearner
@@ -28,7 +28,6 @@ from truecue.methods.lowrank import upweights
 from truecue.report.lowrank import lowrank_part
 from truecue.report.parts import measure
 from truecue.report.rank_page import against
-from truecue.report.show import goes_with
 from truecue.report.svg import svg_file
 
 HERE = Path(__file__).resolve().parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from truecue.audit.shown import BiasPictures
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import check_fits, predictions
+from truecue.engine.features import digest_of
 from truecue.engine.run import Run, claim
 from truecue.errors import DataError
 from truecue.methods.bias_half import BiasHalf
@@ -102,12 +102,12 @@ def show_bias(
     settings.check(data, arch)
     check_target(data.train, target)
     check_factor(factor)
-    _check_images(net, data, device)
+    _check_right(net, data, device)
     if folder is not None and device.first:
         asked = {
             "data": facts.get("data"),
             "data_settings": facts.get("settings"),
-            "model": _digest(net),
+            "model": digest_of(net, head=True),
             "settings": settings.to_dict(),
             "seed": seed,
             "arch": arch,
@@ -137,13 +137,7 @@ def show_bias(
     return ShownBias(pictures, vae, page)
 
 
-def _check_images(net: Classifier, data: Splits, device: Device) -> None:
-    _, height, width = data.train.shape
-    if height != width:
-        raise DataError(
-            f"pictures are decoded as squares; these images have {height} x {width} pixels. Crop or"
-            " resize them first"
-        )
+def _check_right(net: Classifier, data: Splits, device: Device) -> None:
     val = data.val
     if val is not None and not bool((predictions(net, val, device) == val.y).any()):
         raise DataError(
@@ -162,12 +156,3 @@ def _notes(pictures: BiasPictures) -> list[str]:
         f"The model says of only {same.value:.0%} of the reconstructions what it says of the"
         " images: the decoder does not paint all that the model goes by"
     ]
-
-
-def _digest(net: Classifier) -> str:
-    """A short text that tells these weights from others."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in net.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

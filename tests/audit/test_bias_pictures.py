@@ -251,6 +251,14 @@ def test_a_strip_has_every_class_and_leaves_the_own_one(shown: BiasPictures) -> 
         assert colours.tolist() == [0, 1, 2]
 
 
+def test_a_strip_begins_with_the_class_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "MOST_CLASSES", 2)
+    made = bias_pictures(Painter(), painted_splits(), target="low", device=CPU).grids["strip"]
+    assert made.columns[2:] == ("bias of low", "bias of top")
+    for row in range(len(made.rows)):
+        assert made.images[row, 2:].amax((2, 3)).argmax(1).tolist() == [2, 0]
+
+
 def test_a_swap_takes_the_whole_bias_latent(shown: BiasPictures) -> None:
     grid, found, vae = shown.grids["swap"], shown.pushed, Painter()
     assert found is not None

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_cli
+import tomli_w
+import torch
 from PIL import Image
 
 from truecue.cli.main import main
 from truecue.config import read_toml
+from truecue.nets.vae import build_vae, save_vae
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
 
@@ -100,6 +103,22 @@ def test_other_images(cli, trained: Path, images: Path, tmp_path: Path) -> None:
     status, _, error = cli("show", "bias", trained, "--data", moved, "--out", out, *CPU)
     assert status == 0, error
     assert json.loads((out / "bias.json").read_text())["about"]["data"] == "moved"
+
+
+def test_other_images_get_the_size_of_the_run(cli, images: Path, tmp_path: Path) -> None:
+    """Also where the run's data has no setting for it."""
+    asked = {"data": "digits", "data_settings": {}, "method": "sih", "seed": 0}
+    (tmp_path / "run.toml").write_text(tomli_w.dumps({"asked": asked}))
+    torch.manual_seed(0)
+    vae = build_vae("mlp", 3, 12, 2)
+    save_vae(vae, tmp_path / "sih-vae.safetensors", {"classes": ["cat", "dog"]})
+    own = ["show", "bias", tmp_path, "--data", images, "--out", tmp_path / "out", *CPU]
+    status, _, error = cli(*own)
+    assert status == 0, error
+    assert (tmp_path / "out" / "index.html").is_file()
+    status, _, error = cli(*own, "--set", "data.size=16")
+    assert status == 2
+    assert "For your own images set data.size=12" in " ".join(error.split())
 
 
 def test_images_that_changed_are_noticed(cli, trained: Path, images: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from truecue.engine.judge import (
     Judge,
     Monitor,
     aligned_mask,
+    goes_with,
     worst_guessed,
 )
 from truecue.errors import ConfigError, SupervisionError
@@ -93,6 +94,16 @@ def test_aligned_cells_as_given_or_by_counts() -> None:
     given = torch.tensor([[False, True], [True, False]])
     assert aligned_mask(replace(splits, aligned=given)) is given
     assert aligned_mask(replace(splits, bias=None)) is None
+
+
+def test_a_bias_goes_with_its_class_or_not_or_is_not_known() -> None:
+    part, mask = made(place=[0, -1, 1, 0, 1]), torch.tensor([[True, False], [False, True]])
+    agree = goes_with(part, "place", mask)
+    assert agree is not None
+    assert agree.tolist() == [1, -1, 0, 0, 1]
+    assert goes_with(part, None, mask) is None
+    assert goes_with(part, "place", None) is None
+    assert goes_with(part.blind(), "place", mask) is None
 
 
 def test_monitor_counts_by_hand() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from truecue.engine.judge import Judge
 from truecue.engine.plan import Adam, Plan
 from truecue.engine.run import Run, claim
 from truecue.errors import ConfigError, DataError, RunMismatch, StorageError
-from truecue.nets.build import default_arch
+from truecue.nets.build import build, default_arch
 
 PLAN = Plan(epochs=2, batch_size=16)
 
@@ -196,6 +197,17 @@ def test_new_networks_suit_the_images() -> None:
     assert seeded(lambda: run.new_net(data)).n_classes == 2
 
 
+def test_images_that_are_not_square_need_a_network_that_takes_them() -> None:
+    data = images(side=16)
+    data = replace(data, images=data.images[:, :, :, :12])
+    net = run_in(None, arch="resnet20").new_net(data)
+    assert net.training
+    assert net(data.images[:2]).shape == (2, 2)
+    for run in (run_in(None), run_in(None, start=build("mlp-3", channels=3, size=16, n_classes=2))):
+        with pytest.raises(DataError, match=r"'mlp-\d' takes square images; these have 16 x 12"):
+            run.new_net(data)
+
+
 # the folder
 
 
@@ -286,6 +298,23 @@ def test_starting_over_removes_this_runs_stages_and_nothing_else(tmp_path: Path)
     assert [p.name for p in (tmp_path / "erm").iterdir()] == ["notes.txt"]
     assert (tmp_path / "mine" / "stages").is_dir()
     assert read_toml(tmp_path / "run.toml")["asked"]["settings"]["tau"] == 3.0
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_with_work_of_another_kind_is_refused(tmp_path: Path, fresh: bool) -> None:
+    training = ASKED | {"method": "erm"}
+    pictures = ASKED | {"model": "0123abcd"}
+    claim(tmp_path, training, {}, runs=["erm"], fresh=False)
+    claim(tmp_path, pictures, {}, runs=["training"], fresh=fresh)  # nothing has begun
+    claim(tmp_path, training, {}, runs=["erm"], fresh=False)
+    run_in(tmp_path / "erm").once("x", lambda: torch.ones(1))
+    text = (tmp_path / "run.toml").read_text()
+    with pytest.raises(RunMismatch) as error:
+        claim(tmp_path, pictures, {}, runs=["erm"], fresh=fresh)
+    assert "holds a training, and this is pictures of a model: use another" in str(error.value)
+    assert "--fresh" not in str(error.value)
+    assert (tmp_path / "run.toml").read_text() == text
+    assert (tmp_path / "erm" / "once").is_dir()
 
 
 def test_stages_without_a_run_file_are_not_trusted(tmp_path: Path) -> None:

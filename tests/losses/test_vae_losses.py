@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from truecue.errors import ConfigError
 from truecue.losses.classification import ce, gce
-from truecue.losses.vae import easy_and_hard, kl_to_normal, reconstruction, sampled, wide
+from truecue.losses.precision import wide
+from truecue.losses.vae import easy_and_hard, kl_to_normal, reconstruction, sampled
 
 BIASED = torch.tensor([[2, 0, -1], [0.5, 0.5, 0], [-1, 3, 0], [0, 0, 0]])
 SIGNAL = torch.tensor([[1, 0, 0], [0, 1, -1], [0.2, 0.1, 0], [1, -1, 0.5]])

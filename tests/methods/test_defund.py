@@ -282,8 +282,13 @@ def test_a_share_without_a_label_for_a_class_is_refused() -> None:
     y = torch.zeros(256, dtype=torch.int64)
     y[1] = 1
     rare = Splits(replace(data.train, y=y), data.val, data.test, data.bias, data.aligned)
-    with pytest.raises(DataError, match=r"none of them shows class 'vertical'. Set labelled to 1"):
+    way = r"none of them shows class 'vertical'. Set labelled to 1 \(all labels\), or variant"
+    with pytest.raises(DataError, match=way):
         short(variant="semi", labelled=0.02).fit(rare, run())
+    y[:10] = 1
+    some = Splits(replace(data.train, y=y), data.val, data.test, data.bias, data.aligned)
+    with pytest.raises(DataError, match=r"Set labelled to 0\.7 or more, or variant"):
+        short(variant="semi", labelled=0.005).fit(some, run())
 
 
 def test_fewer_images_than_a_batch_are_refused() -> None:

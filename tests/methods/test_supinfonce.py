@@ -114,6 +114,28 @@ def test_logs_count_pairs_and_what_was_skipped() -> None:
     assert float(logs["fairkl_pos"]) == float(logs["mean_PC"]) == float(logs["there_PC"]) == 0
 
 
+def test_logs_count_guesses_as_the_likeliest_labels() -> None:
+    n = 256
+    y = torch.arange(n) % 2
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (n, 3, 4, 4), generator=rng).to(torch.uint8)
+    sure = torch.full((n, 2), 0.02).scatter(1, y[:, None], 0.98)  # none contradicts its label
+    of, b = learner(SupInfoNCE(), sure), Batch((x,), y, torch.arange(n))
+    fair = fairkl(similarities(of.net.features(x)), y, sure, "means")
+    assert float(fair.moments.n[1]) > 1000, "crumbs of pairs"
+    logs = of(b).logs
+    assert [float(logs[f"pairs_{k}"]) for k in ("PA", "PC", "NA", "NC")] == [
+        n * (n // 2 - 1), 0, 0, n * n // 2,
+    ]  # fmt: skip
+    assert float(logs["skipped_pos"]) == float(logs["skipped_neg"]) == 1
+    torch.testing.assert_close(logs["fairkl_pos"], fair.pos.detach())
+    other = sure.clone()
+    other[:2] = sure[:2].flip(1)  # one of each class does
+    logs = learner(SupInfoNCE(), other)(b).logs
+    assert float(logs["pairs_PC"]) == float(logs["pairs_NA"]) == 2 * 2 * (n // 2 - 1)
+    assert float(logs["skipped_pos"]) == float(logs["skipped_neg"]) == 0
+
+
 # --- whose labels
 
 

@@ -127,6 +127,19 @@ def test_section_says_what_was_measured():
     assert "Who is similar to whom" not in render(sample_report(), sample_pictures())
 
 
+def test_section_says_that_guesses_were_weighed():
+    found = numbers(guessed=True)[1]
+    made = section(sample_report() | {"pairs": found})
+    assert made is not None
+    assert made["training"][2].title == "Batches that lacked a kind of pair"
+    text = render(sample_report() | {"pairs": found}, sample_pictures())
+    assert "among images of one class in 88\u00a0% of the batches" in text
+    assert "A part is skipped" not in text
+    plain = render(sample_report() | {"pairs": numbers()[1]}, sample_pictures())
+    assert "A part is skipped" in plain
+    assert "weighed each pair" not in plain
+
+
 def test_hostile_names_are_text():
     found = numbers()[1]
     evil = "<script>alert(1)</script>{{ 7 * 7 }}"

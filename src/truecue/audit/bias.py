@@ -16,7 +16,7 @@ from truecue.audit.show import MODEL, SIGNAL, Maps
 from truecue.audit.shown import BiasPictures, Pushed
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
-from truecue.engine.judge import aligned_mask
+from truecue.engine.judge import aligned_mask, goes_with
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.intervals import wilson
 from truecue.nets.classifier import Classifier
@@ -117,14 +117,15 @@ def bias_pictures(
             f" is none to push to another class's bias. Train longer, or {cure}"
         )
         return replace(shown, notes=(*shown.notes, note))
+    asked = None if target is None else train.classes.index(target)
     wanted = (
         show.targets_for(part.y[ids], len(train.classes), seed)
-        if target is None
-        else torch.full_like(ids, train.classes.index(target))
+        if asked is None
+        else torch.full_like(ids, asked)
     )
     given = show.donors(seen.bias, wanted, seed)
     return _push(vae, shown, part, seen, ids, wanted, given, device,
-                 steps=steps, leak=leak, factor=factor, model=model)  # fmt: skip
+                 steps=steps, leak=leak, factor=factor, model=model, asked=asked)  # fmt: skip
 
 
 class _Sets(NamedTuple):
@@ -142,13 +143,14 @@ def _sets(data: Splits | ImageSet) -> _Sets:
     if isinstance(data, ImageSet):
         return _Sets(data, data, data, "images", None)
     part, split = (data.train, "train") if data.val is None else (data.val, "val")
-    return _Sets(data.train, part, data.test, split, _agree(data))
+    agree = goes_with(data.train, data.bias, aligned_mask(data))
+    return _Sets(data.train, part, data.test, split, agree)
 
 
 def _push(
     vae: PairedVAE, shown: BiasPictures, part: ImageSet, seen: Seen, ids: Tensor, target: Tensor,
     given: Tensor, device: Device, *, steps: int, leak: float, factor: float,
-    model: Classifier | None,
+    model: Classifier | None, asked: int | None,
 ) -> BiasPictures:  # fmt: skip
     """Add what is seen when the bias latents of some images are changed.
 
@@ -165,6 +167,7 @@ def _push(
         leak: see `deepfool`.
         factor: see `bias_pictures`.
         model: see `bias_pictures`.
+        asked: the class in `target`, where the user chose one for all.
     """
     chosen, own, judge = part.select(ids), seen.select(ids), shown.judge
     moved = show.push(vae, own.z_b, target, device, steps=steps, leak=leak)
@@ -193,7 +196,7 @@ def _push(
     )  # fmt: skip
     grids["strip"] = show.strip(
         vae, chosen.select(first), own.select(first), device,
-        steps=steps, leak=leak, factor=factor, model=model,
+        steps=steps, leak=leak, factor=factor, model=model, first=asked,
     )  # fmt: skip
     # where a classifier is followed, the smallest change need not mean anything to it
     mapped, columns = (change if model is None else far), grids["push"].columns
@@ -227,9 +230,10 @@ def _push(
 def _check(vae: PairedVAE, images: ImageSet, target: str | None) -> None:
     made, got = (vae.channels, vae.size, vae.size), images.shape
     if vae.n_classes != len(images.classes) or made != got:
+        resize = f". For your own images set data.size={vae.size}" if made[1:] != got[1:] else ""
         raise DataError(
             f"the network was made for {vae.n_classes} classes and images of shape {list(made)};"
-            f" these have {len(images.classes)} classes and shape {list(got)}"
+            f" these have {len(images.classes)} classes and shape {list(got)}{resize}"
         )
     check_target(images, target)
 
@@ -269,15 +273,6 @@ def _resized(vae: PairedVAE) -> tuple[str, ...]:
         f"The networks work on {side} x {side} pixels: the images' {size} x {size} are resized for"
         f" them, and so are the pictures afterwards{finer}",
     )
-
-
-def _agree(data: Splits) -> Tensor | None:
-    """Whether each training image's bias agrees with its label: 1, 0, or -1 where not known."""
-    mask, train = aligned_mask(data), data.train
-    if mask is None or data.bias not in train.attributes:
-        return None
-    values = train.attributes[str(data.bias)].values
-    return torch.where(values >= 0, mask[train.y, values.clamp(min=0)].long(), -1)
 
 
 def _auc(train: ImageSet, seen: Seen, agree: Tensor | None) -> float | None:

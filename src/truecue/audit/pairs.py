@@ -109,7 +109,8 @@ def pair_numbers(
 def pair_history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of the training batches of each epoch: pairs, means, and what was skipped.
 
-    A mean is over the batches that have pairs of its kind; null where none has.
+    A mean is over the batches that have pairs of its kind; null where none has. Guessed labels
+    count as the likeliest ones, by which nothing need be skipped that lacks pairs.
 
     Args:
         rows: of a run's log; those without such entries are passed over.
@@ -129,6 +130,8 @@ def pair_history(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def skipped_shares(rows: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
     """Share of all batches in which the part of positives, and of negatives, was skipped.
+
+    Where labels were guessed: in which it would have been, by the likeliest ones.
 
     Args:
         rows: of a run's log; those without such entries are passed over.

@@ -24,7 +24,7 @@ COLUMNS = 5
 STRIPS = 3
 """Images that are shown with every class's bias."""
 MOST_CLASSES = 12
-"""Classes whose bias is shown in a strip; of more, the first ones that are asked for."""
+"""Classes whose bias is shown in a strip, of more the first ones."""
 SHEET = 24
 """Images at either end of the gallery."""
 BINS = 20
@@ -134,7 +134,7 @@ def push_grid(
 
 def strip(
     vae: PairedVAE, part: ImageSet, seen: Seen, device: Device, *, steps: int, leak: float,
-    factor: float, model: Classifier | None = None,
+    factor: float, model: Classifier | None = None, first: int | None = None,
 ) -> Grid:  # fmt: skip
     """Some images, each with the bias of every class.
 
@@ -147,11 +147,12 @@ def strip(
         leak: see `deepfool`.
         factor: how many times the smallest move is made; with `model`, at most.
         model: the move is made until it says the class; see `far_enough`.
+        first: the class to begin with, where one is asked for.
     """
-    n, names = min(STRIPS, len(part)), part.classes[:MOST_CLASSES]
-    k = len(names)
+    classes = sorted(range(len(part.classes)), key=lambda c: c != first)[:MOST_CLASSES]
+    n, k = min(STRIPS, len(part)), len(classes)
     z_s, z_b = (z[:n].repeat_interleave(k, 0) for z in (seen.z_s, seen.z_b))
-    target = torch.arange(k).repeat(n)
+    target = torch.tensor(classes).repeat(n)
     moved = push(vae, z_b, target, device, steps=steps, leak=leak)
     reached, move = moved.reached, moved.z - z_b
     times = torch.full((len(z_b),), factor)
@@ -167,7 +168,7 @@ def strip(
     return Grid(
         torch.cat([torch.stack([_pixels(part, n), before], 1), after.unflatten(0, (n, k))], 1),
         tuple(part.classes[y] for y in part.y[:n].tolist()),
-        ("original", "reconstruction", *(f"bias of {name}" for name in names)),
+        ("original", "reconstruction", *(f"bias of {part.classes[c]}" for c in classes)),
         (("",) * (k + 2),) * n,
         torch.cat([nothing, ~reached.view(n, k)], 1),
         torch.cat([nothing, another.view(n, k)], 1),

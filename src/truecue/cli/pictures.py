@@ -180,7 +180,7 @@ def _of_run(
             f" model: truecue show bias --model {run} DATA"
         )
     vae = load_vae(path)
-    suite = _suite(asked, data, changes)
+    suite = _suite(asked, data, changes, vae.size)
     splits = o.load(suite, root, int(asked.get("seed", 0)), quiet=quiet)
     if data is None and not changes and api.digest(splits) != asked.get("images"):
         raise DataError(
@@ -222,10 +222,8 @@ def _of_model(
     return shown.pictures, shown.page
 
 
-def _suite(asked: dict[str, Any], data: str | None, changes: dict[str, Any]) -> Suite:
-    """The run's suite with the run's settings, or the one that the user names."""
+def _suite(asked: dict[str, Any], data: str | None, changes: dict[str, Any], size: int) -> Suite:
+    """The run's suite with the run's settings, or the one that the user names, in its size."""
     if data is not None:
-        suite = o.open_suite(data, changes)
-        size = asked.get("data_settings", {}).get("size")
-        return suite if size is None else o.in_model_size(suite, changes, size)
+        return o.in_model_size(o.open_suite(data, changes), changes, size)
     return o.suite_again(asked, changes)

@@ -42,6 +42,24 @@ def aligned_mask(splits: Splits) -> torch.Tensor | None:
     return aligned_cells(count(splits.train.y, splits.train, splits.bias).total)
 
 
+def goes_with(part: ImageSet, bias: str | None, mask: Tensor | None) -> Tensor | None:
+    """Whether each image's bias agrees with its label: int64 [n] of 1, 0 and -1 (not known).
+
+    Args:
+        part: images.
+        bias: name of the attribute that misleads, or None.
+        mask: see `aligned_mask`.
+
+    Returns:
+        None without a bias attribute.
+    """
+    if bias is None or mask is None or bias not in part.attributes:
+        return None
+    values = part.attributes[bias].values
+    known = values >= 0
+    return torch.where(known, mask[part.y, values.clamp(min=0)].long(), -1)
+
+
 def worst_guessed(right: Tensor, y: Tensor, disagree: Tensor) -> float:
     """The worst group where groups are guessed: class, and whether two classifiers disagree.
 
@@ -175,6 +193,6 @@ class Monitor:
         if self._mask is None or self._bias is None:
             return order[:most]
         values = data.attributes[self._bias].values
-        goes_with = self._mask[data.y, values.clamp(min=0)][order]
+        agree = self._mask[data.y, values.clamp(min=0)][order]
         half = most // 2
-        return torch.cat([order[goes_with][:half], order[~goes_with][:half]]).sort().values
+        return torch.cat([order[agree][:half], order[~agree][:half]]).sort().values

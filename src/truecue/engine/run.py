@@ -203,6 +203,10 @@ class Run:
             data: gives channels, size and classes.
             arch: its name; None: the run's, or one that suits the image size.
             n_features: width of the penultimate layer, where it must be a certain one.
+
+        Raises:
+            ConfigError: there is no such network for these images.
+            DataError: they are not square, and the network takes squares only.
         """
         channels, height, width = data.shape
         classes = len(data.classes)
@@ -221,9 +225,14 @@ class Run:
                 spec["arch"], channels=channels, size=size, n_classes=classes, norm=spec["norm"]
             )
             net.encoder.load_state_dict(self.start.encoder.state_dict())
-            return net
-        arch = arch or self.arch or default_arch(channels, size)
-        return build(arch, channels=channels, size=size, n_classes=classes, n_features=n_features)
+        else:
+            arch = arch or self.arch or default_arch(channels, size)
+            net = build(
+                arch, channels=channels, size=size, n_classes=classes, n_features=n_features
+            )
+        if height != width:
+            _check_takes(net, data)
+        return net
 
     def publish(self, name: str, net: Classifier, role: str = "") -> None:
         """Offer a classifier beside the result: it is measured, shown and saved."""
@@ -316,6 +325,20 @@ class Run:
         return rows
 
 
+@torch.no_grad()
+def _check_takes(net: Classifier, data: ImageSet) -> None:
+    """Refuse images that are not square where a network fails on one of them."""
+    try:
+        net.eval().features(torch.zeros(1, *data.shape, dtype=torch.uint8))
+    except (AssertionError, RuntimeError, ValueError):
+        height, width = data.shape[1:]
+        raise DataError(
+            f"'{net.spec['arch']}' takes square images; these have {height} x {width} pixels. Crop"
+            " or resize them first, or use a network that takes others, e.g. resnet20"
+        ) from None
+    net.train()
+
+
 _ALONE = "(alone)"
 """The name under which a tensor is kept that is not in a dictionary."""
 
@@ -343,7 +366,8 @@ def claim(
 ) -> None:
     """Make a folder the home of one run, or check that it already is this run's.
 
-    A folder in which no work has begun, since its run was refused, is free for other settings.
+    A folder in which no work has begun, since its run was refused, is free for other settings. One
+    that holds work of another kind (a training, an audit) is refused, fresh or not.
 
     Args:
         folder: where the run is kept.
@@ -356,8 +380,13 @@ def claim(
         RunMismatch: the folder holds a run with another fingerprint, and it has begun.
     """
     path = folder / "run.toml"
+    held = read_toml(path).get("asked", {}) if path.exists() else {}
+    if held and _kind(held) != _kind(asked) and _begun(folder):
+        raise RunMismatch(
+            f"{folder} holds {_kind(held)}, and this is {_kind(asked)}: use another folder"
+        )
     if path.exists() and not fresh:
-        before, now = _flat(read_toml(path).get("asked", {})), _flat(asked)
+        before, now = _flat(held), _flat(asked)
         changed = [
             f"{name} {before.get(name, 'not set')} (now {now.get(name, 'not set')})"
             for name in sorted(before.keys() | now.keys())
@@ -377,6 +406,21 @@ def claim(
         (folder / run / "log.jsonl").unlink(missing_ok=True)
     text = tomli_w.dumps({"asked": _nested(_flat(asked)), "notes": _nested(_flat(notes))})
     write_text(path, text)
+
+
+_KINDS = {
+    "method": "a training",
+    "cues": "an audit",
+    "discover": "directions that were found",
+    "refine": "directions that were refined",
+    "encode": "measures of directions",
+    "model": "pictures of a model",
+}
+"""What asks for each of these."""
+
+
+def _kind(asked: Mapping[str, Any]) -> str:
+    return next((kind for key, kind in _KINDS.items() if key in asked), "another run")
 
 
 def _begun(folder: Path) -> bool:

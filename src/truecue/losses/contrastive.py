@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from truecue.errors import ConfigError
+from truecue.losses.precision import wide
 
 Form = Literal["supinfonce", "supinfonce-in", "supcon", "supcon-in"]
 """Which condition the loss stands for; see `contrastive`."""
@@ -42,11 +43,6 @@ def similarities(z: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         unit = F.normalize(wide(z), dim=1, eps=1e-12)
         return unit @ unit.T
-
-
-def wide(values: Tensor) -> Tensor:
-    """The values in float32, or in float64 where they are."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def contrastive(

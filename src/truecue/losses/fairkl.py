@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from truecue.errors import ConfigError
-from truecue.losses.contrastive import similarities, wide
+from truecue.losses.contrastive import similarities
 from truecue.losses.mmd import mmd
+from truecue.losses.precision import wide
 
 Variant = Literal[
     "none", "end_linear", "means", "mean_std", "kl", "jeffreys", "mmd_rbf", "official"

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from truecue.errors import ConfigError
+from truecue.losses.precision import wide
 
 
 def nt_xent(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
@@ -29,7 +30,7 @@ def nt_xent(z1: Tensor, z2: Tensor, tau: float) -> Tensor:
     if not tau > 0:
         raise ConfigError(f"the temperature of NT-Xent must be above 0; got {tau}")
     with torch.autocast(z1.device.type, enabled=False):
-        z = F.normalize(torch.cat([_wide(z1), _wide(z2)]), dim=1)
+        z = F.normalize(torch.cat([wide(z1), wide(z2)]), dim=1)
         alike = z @ z.T / tau
         n = len(z1)
         alike = alike.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -torch.inf)
@@ -53,8 +54,8 @@ def simsiam(q1: Tensor, q2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     Source: Chen & He 2021, eq. (2).
     """
     with torch.autocast(z1.device.type, enabled=False):
-        first = F.cosine_similarity(_wide(q1), _wide(z2).detach(), dim=1)
-        second = F.cosine_similarity(_wide(q2), _wide(z1).detach(), dim=1)
+        first = F.cosine_similarity(wide(q1), wide(z2).detach(), dim=1)
+        second = F.cosine_similarity(wide(q2), wide(z1).detach(), dim=1)
         return -(first + second) / 2
 
 
@@ -72,7 +73,7 @@ def vicreg(z1: Tensor, z2: Tensor) -> Tensor:
     Source: Bardes, Ponce & LeCun 2022, eq. (6).
     """
     with torch.autocast(z1.device.type, enabled=False):
-        z1, z2 = _wide(z1), _wide(z2)
+        z1, z2 = wide(z1), wide(z2)
         apart = F.mse_loss(z1, z2)
         narrow = sum(F.relu(1 - (z.var(0) + 1e-4).sqrt()).mean() for z in (z1, z2)) / 2
         return 25 * apart + 25 * narrow + _covariance(z1) + _covariance(z2)
@@ -86,8 +87,3 @@ def _covariance(z: Tensor) -> Tensor:
     gram = z.T @ z if d <= n else z @ z.T
     own = z.square().sum(0)
     return (gram.square().sum() - own.square().sum()) / ((n - 1) ** 2 * d)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """float32 for what mixed precision made narrower."""
-    return x if x.dtype == torch.float64 else x.float()

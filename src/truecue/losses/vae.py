@@ -74,8 +74,3 @@ def easy_and_hard(ce_biased: Tensor, q: float) -> tuple[Tensor, Tensor]:
 def sampled(mean: Tensor, logvar: Tensor) -> Tensor:
     """A sample [n, d] of N(mean, exp(logvar)), differentiable in both."""
     return mean + ((0.5 * logvar).exp() + 1e-8) * torch.randn_like(mean)
-
-
-def wide(x: Tensor) -> Tensor:
-    """float32 for what mixed precision made narrower."""
-    return x if x.dtype == torch.float64 else x.float()

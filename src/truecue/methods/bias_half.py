@@ -21,11 +21,11 @@ from truecue.engine.learner import Learner, Predict, Step, freeze
 from truecue.engine.plan import Adam, Patience, Plan, Plateau
 from truecue.engine.run import Run
 from truecue.errors import ConfigError
-from truecue.losses.vae import ReconName, easy_and_hard, sampled, wide
-from truecue.methods.sih import Paired
+from truecue.losses.precision import wide
+from truecue.losses.vae import ReconName, easy_and_hard, sampled
+from truecue.methods.sih import Paired, decodable, usual_recon
 from truecue.nets.classifier import Classifier
-from truecue.nets.decode import DECODERS
-from truecue.nets.vae import PairedVAE, default_vae
+from truecue.nets.vae import PairedVAE
 
 
 class Follower(Learner):
@@ -134,11 +134,12 @@ class BiasHalf(Config):
 
         Raises:
             ConfigError: there are no validation images, or the run's architecture has no decoder.
+            DataError: the images are not square.
         """
         arch, val, train = self.check(data, run.arch), data.val, data.train
         assert val is not None
         model = copy.deepcopy(model)  # which is frozen and moved
-        recon = self.recon or ("bce" if arch == "vae-mlp" else "mse")
+        recon = self.recon or usual_recon(arch)
 
         def make() -> Follower:
             nets = run.new_net(train, arch), run.new_net(train, arch)
@@ -166,6 +167,7 @@ class BiasHalf(Config):
 
         Raises:
             ConfigError: see `fit`.
+            DataError: see there.
         """
         if data.val is None:
             raise ConfigError(
@@ -177,13 +179,7 @@ class BiasHalf(Config):
                 "plan.select must be 'val_loss' here, which needs no labels; got"
                 f" '{self.plan.select}'"
             )
-        arch = arch or f"vae-{default_vae(max(data.train.shape[1:]))}"
-        if arch not in DECODERS:
-            raise ConfigError(
-                "pictures need encoders that a decoder belongs to: set arch to"
-                f" {', '.join(DECODERS)}, or leave it out; got '{arch}'"
-            )
-        return arch
+        return decodable(arch, data.train)
 
 
 def val_loss(learner: Follower, val: ImageSet, run: Run) -> float:

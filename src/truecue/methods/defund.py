@@ -248,10 +248,11 @@ class DeFund(Method):
         absent = [f"'{c}'" for c, k in zip(train.classes, counts, strict=True) if not k]
         if absent:
             enough = min(1.0, 7 / min(class_counts(train)))  # lacks a class in one of 1,000 draws
+            share = f"{enough:.2g} or more" if enough < 0.995 else "1 (all labels)"
             raise DataError(
                 f"labelled = {self.labelled:g} leaves {len(ids):,} of {n:,} training images with a"
                 f" label, and none of them shows class {', '.join(absent)}. Set labelled to"
-                f" {enough:.2g} or more, or variant = 'linear', which uses all labels"
+                f" {share}, or variant = 'linear', which uses all labels"
             )
         return ids
 

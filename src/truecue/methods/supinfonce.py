@@ -6,6 +6,7 @@ Barbano, Dufumier, Tartaglione, Grangetto, Gori, ICLR 2023, arXiv 2211.05568.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -88,12 +89,17 @@ class Contrasting(Learner):
         bias = self._bias(batch)
         if bias is not None:
             # several views: the first one alone, as in the released code
-            fair = fairkl(
-                s[: len(y), : len(y)], y, gather_rows(bias), of.fairkl, kappa=of.kappa,
-                var_floor=of.var_floor, empty=of.empty, per_anchor=of.per_anchor,
+            s, bias = s[: len(y), : len(y)], gather_rows(bias)
+            compare = partial(
+                fairkl, y=y, variant=of.fairkl, kappa=of.kappa, var_floor=of.var_floor,
+                empty=of.empty, per_anchor=of.per_anchor,
             )  # fmt: skip
+            fair = counted = compare(s, bias=bias)
+            if bias.is_floating_point():
+                # crumbs of probability add up to pairs in every batch, with or without such images
+                counted = compare(s.detach(), bias=bias.argmax(1))
             loss = loss + of.lambda_fairkl * fair.loss
-            logs |= pair_logs(fair)
+            logs |= pair_logs(fair, counted)
         # every process has the whole loss and its own share of the gradient, and means are taken
         return Step(processes() * loss + ce_head, {k: v.detach() for k, v in logs.items()})
 
@@ -351,12 +357,17 @@ def _warn_if_collapsed(method: SupInfoNCE, net: Classifier, train: ImageSet, run
     )
 
 
-def pair_logs(fair: Fairness) -> dict[str, Tensor]:
-    """What a report shows of the pairs of a batch; a mean is that of the batches that have one."""
+def pair_logs(fair: Fairness, counted: Fairness) -> dict[str, Tensor]:
+    """What a report shows of the pairs of a batch; a mean is that of the batches that have one.
+
+    Args:
+        fair: what the loss is made of.
+        counted: the same by labels; where they are guessed, the likeliest ones.
+    """
     logs = {"fairkl_pos": fair.pos, "fairkl_neg": fair.neg}
-    logs |= {"skipped_pos": fair.skipped[0].float(), "skipped_neg": fair.skipped[1].float()}
+    logs |= {"skipped_pos": counted.skipped[0].float(), "skipped_neg": counted.skipped[1].float()}
     for k, name in enumerate(SETS):
-        logs[f"pairs_{name}"] = fair.moments.n[k]
-        logs[f"there_{name}"] = (fair.moments.n[k] >= 2).float()
-        logs[f"mean_{name}"] = fair.moments.mean[k] * logs[f"there_{name}"]
+        logs[f"pairs_{name}"] = counted.moments.n[k]
+        logs[f"there_{name}"] = (counted.moments.n[k] >= 2).float()
+        logs[f"mean_{name}"] = counted.moments.mean[k] * logs[f"there_{name}"]
     return logs

@@ -154,13 +154,19 @@ def load_classifier(path: Path) -> Classifier:
         path: the folder or the `.safetensors` file given to `save_classifier`.
 
     Raises:
-        DataError: a file is absent or unreadable, or the weights do not fit the card.
+        DataError: a file is absent or unreadable, holds another kind of network, or the weights do
+            not fit the card.
         MissingExtra: the network is timm's and timm is not installed.
     """
     from truecue.nets.build import build
 
     weights, card = _places(Path(path))
     spec = read_card(card)
+    if "kind" in spec:
+        raise DataError(
+            f"{weights} holds a {spec['kind']} and no classifier. Give the folder of a run, or one"
+            " of its classifiers: model.safetensors, or sih-biased.safetensors of a run of SiH"
+        )
     state = read_weights(weights)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -49,7 +49,11 @@ def section(report: Mapping[str, Any]) -> dict[str, Any] | None:
         "images": f"{found['images']:,}",
         "sampled": f"{found['sampled']:,}",
         "histograms": [_histogram(name, m, bias) for name, m in models.items()],
-        "training": _training(history, bias) if history else [],
+        "training": (
+            _training(history, bias, guessed=bool(found.get("trained_on_guesses")))
+            if history
+            else []
+        ),
         "scatters": [_scatters(name, m, found["dots"]) for name, m in models.items()],
         "models": list(models),
         "means": _means(models, bias),
@@ -96,7 +100,9 @@ def _histogram(title: str, model: Mapping[str, Any], bias: str) -> Panel:
     return Panel(title, note, svg(3.15, 2.3, draw), alt, _legend(bias), False)
 
 
-def _training(history: Sequence[Mapping[str, Any]], bias: str) -> list[Panel]:
+def _training(
+    history: Sequence[Mapping[str, Any]], bias: str, *, guessed: bool = False
+) -> list[Panel]:
     epochs = [row["epoch"] for row in history]
     dots: dict[str, Any] = {"marker": "o", "markersize": 3} if len(history) <= 12 else {}
 
@@ -140,6 +146,7 @@ def _training(history: Sequence[Mapping[str, Any]], bias: str) -> list[Panel]:
     parts = [Line("same class", POSITIVE), Line("other class", NEGATIVE)]
     last = history[-1]["means"]
     said = ", ".join(f"{k} {v:.2f}" for k, v in last.items() if v is not None)
+    lacking = "that lacked a kind of pair" if guessed else "in which a part was skipped"
     return [
         Panel("Four means by epoch", "training batches; the shaded gaps are what FairKL closes",
               svg(3.15, 2.2, strip), f"Mean similarities by epoch; at the end: {said}",
@@ -147,9 +154,9 @@ def _training(history: Sequence[Mapping[str, Any]], bias: str) -> list[Panel]:
         Panel("Rare pairs in a batch", "ordered pairs, mean over batches",
               svg(3.15, 2.2, counts), "Numbers of rare pairs in a batch by epoch",
               [legend[1], legend[2]], False),
-        Panel("Batches in which a part was skipped", "for lack of a pair",
-              svg(3.15, 2.2, skipped), "Share of batches in which a part of FairKL was skipped",
-              parts, False),
+        Panel(f"Batches {lacking}",
+              "by the biased network's answers" if guessed else "for lack of a pair",
+              svg(3.15, 2.2, skipped), f"Share of batches {lacking}", parts, False),
     ]  # fmt: skip
 
 

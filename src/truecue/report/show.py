@@ -11,6 +11,7 @@ from torch import Tensor
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, predictions
+from truecue.engine.judge import goes_with as goes_with  # noqa: PLC0414
 from truecue.engine.run import Branch
 from truecue.metrics.intervals import wilson
 from truecue.nets.classifier import Classifier
@@ -111,18 +112,6 @@ def suspects(
         "strict": _found(strict, agree),
     }
     return found, picture_of(train, ids, data.bias, mask, said)
-
-
-def goes_with(part: ImageSet, bias: str | None, mask: Tensor | None) -> Tensor | None:
-    """Whether each image's bias agrees with its label: int64 [n] of 1, 0 and -1 (not known).
-
-    None without a bias attribute.
-    """
-    if bias is None or mask is None or bias not in part.attributes:
-        return None
-    values = part.attributes[bias].values
-    known = values >= 0
-    return torch.where(known, mask[part.y, values.clamp(min=0)].long(), -1)
 
 
 def _found(chosen: Tensor, agree: Tensor | None) -> dict[str, Any]:
