@@ -136,7 +136,9 @@ def rescore(
         Path | None,
         typer.Option("--before", help="Other directions, shown beside: those before refining."),
     ] = None,
-    step: Steps = 3.0,
+    step: Annotated[
+        float, typer.Option("--step", help="How far to go along each direction.")
+    ] = 3.0,
     n: Annotated[int, typer.Option("--n", min=1, help="Codes.")] = 512,
     seed: d.Draws = 0,
     root: o.Root = None,
