@@ -9,10 +9,19 @@ from xml.etree import ElementTree as ET
 
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import truecue
-from truecue.audit.rank import LARGEST, Subject, _ordered, compare_ranks
+from truecue.audit.rank import (
+    LARGEST,
+    FeatureRank,
+    RankComparison,
+    Subject,
+    _ordered,
+    compare_ranks,
+)
 from truecue.cli.main import app
 from truecue.cli.rank import _show, names
 from truecue.data.sets import Splits
@@ -22,7 +31,7 @@ from truecue.losses.rank import rank_penalty
 from truecue.metrics.rank import effective_rank
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier, save_classifier
-from truecue.report.rank_page import headline, write_rank_page
+from truecue.report.rank_page import against, figures, headline, write_rank_page
 from truecue.testing import small_gratings
 
 CPU = Device("cpu")
@@ -159,6 +168,36 @@ def test_page_json_and_figures(tmp_path: Path) -> None:
 
 def replace_data(subject: Subject) -> Subject:
     return subject._replace(data=biased(0.1))
+
+
+def ranked(share: float, entropy: float, strength: float | None = None) -> FeatureRank:
+    return FeatureRank("", 9, 2, torch.ones(2), entropy, 0.0, 0, torch.eye(2), share, share, share,
+                       strength)  # fmt: skip
+
+
+def drawn(models: list[FeatureRank], key: str) -> Axes:
+    figure = Figure()
+    against(models, key)(figure.subplots())
+    return figure.axes[0]
+
+
+def test_seeds_of_one_bias_share_a_column() -> None:
+    shares = (0.05035, 0.2, 0.05013, 0.05022, 0.2001)
+    models = [ranked(share, h) for share, h in zip(shares, (3.0, 5.0, 1.0, 2.0, 6.0), strict=True)]
+    axes = drawn(models, "conflicting_share")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5 %", "20 %"]
+    assert axes.lines[0].get_ydata().tolist() == [2, 5.5]
+    columns = [dots.get_offsets().tolist() for dots in axes.collections]
+    assert columns == [[[0, 1], [0, 2], [0, 3]], [[1, 5], [1, 6]]]
+    none = drawn([ranked(share, 1.0) for share in (0.0, 0.0, 0.9, 0.902, 1.0)], "conflicting_share")
+    assert [tick.get_text() for tick in none.get_xticklabels()] == ["0 %", "90 %", "100 %"]
+    seeds = RankComparison("train", False, 9, (models[0], *models[2:4]))
+    assert "against_bias.svg" not in figures(seeds), "one bias is nothing to compare"
+
+
+def test_strengths_are_what_was_asked_for() -> None:
+    axes = drawn([ranked(0.1, 1.0, s) for s in (0.0, 1.0, 1.05, 1.0)], "strength")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "1.05"]
 
 
 def test_command(tmp_path: Path) -> None:
