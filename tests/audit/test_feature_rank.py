@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -79,6 +80,16 @@ def test_the_same_images_of_the_same_number_for_all_models() -> None:
     one, other = (compare_ranks([Subject("a", net(), data)], n=64, seed=s, device=CPU)
                   for s in (0, 1))  # fmt: skip
     assert one.models[0].entropy != other.models[0].entropy
+
+
+@pytest.mark.parametrize(
+    ("widths", "n"), [((20,), 512), ((20, 300), 600), ((20, 400), 700)], ids=str
+)
+def test_twice_the_largest_number_of_features_are_looked_at(widths, n: int) -> None:
+    data = truecue.Gratings().load()
+    data = replace(data, train=data.train.select(torch.arange(700)))
+    subjects = [Subject(str(width), net(arch=f"mlp-3x{width}"), data) for width in widths]
+    assert compare_ranks(subjects, device=CPU).n == n
 
 
 def test_alike_features_stand_side_by_side() -> None:

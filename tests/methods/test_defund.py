@@ -196,6 +196,26 @@ def test_errors_are_what_the_last_layer_is_trained_on(monkeypatch: pytest.Monkey
     assert seen["probe-0"] is seen["pretrain-2"] is None
 
 
+def test_every_setting_reaches_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plans = {}, {}
+
+    def untrained(self, stage, make, data, plan, **_):
+        made[stage], plans[stage] = make(), plan
+        return made[stage]
+
+    monkeypatch.setattr(Run, "train", untrained)
+    method = short(loss="vicreg", temperature=0.3, expander=33, strengths=[2.0],
+                   **{"probe.batch_size": 32, "plan.batch_size": 16})  # fmt: skip
+    method.fit(small_gratings(), run())
+    for strength in (0, 2):
+        learner = made[f"pretrain-{strength}"]
+        assert (learner.loss, learner.strength, learner.tau) == ("vicreg", strength, 0.3)
+        assert next(learner.projector.children()).out_features == 33
+        assert plans[f"pretrain-{strength}"] == method.pretrain
+        assert plans[f"probe-{strength}"] == method.probe
+    assert plans["fit-0"] == plans["fit"] == method.plan
+
+
 def test_several_strengths_share_the_encoder_without_penalty() -> None:
     made = run()
     short(strengths=[0.0, 1.0, 2.0], cutoff=0.4).fit(small_gratings(), made)

@@ -17,8 +17,11 @@ from sklearn.metrics import average_precision_score
 import truecue
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
+from truecue.engine.run import Run
+from truecue.fitting import Fitted
+from truecue.methods.defund import DeFund
 from truecue.nets.classifier import load_classifier
-from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram
+from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram, lowrank_part
 from truecue.report.lowrank_view import lowrank_view
 from truecue.report.view import percent
 from truecue.testing import small_gratings
@@ -79,6 +82,61 @@ def test_numbers_and_page(tmp_path: Path) -> None:
         assert f"{name} {percent(None)}"[:-2] in " ".join(bars[2].split())
     assert len(re.findall(r">\d+\u00a0%</text>|>&lt;1", svg_of(bars[1]))) >= 10, "two for each"
     assert f"<strong>{int(errors.sum())}</strong>" in section
+
+
+@pytest.fixture
+def by_hand() -> tuple[DeFund, Fitted, Splits]:
+    """A fitted DeFund whose scores were made up; the strength 0 is not among those chosen."""
+    data, run = small_gratings(), Run(None, 0, Device("cpu"), arch="mlp-3")
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randperm(256, generator=rng)[:100].sort().values
+    scores = torch.rand(3, 100, generator=rng, dtype=torch.float64)
+    scores[0] = 1 - scores[1:].mean(0)
+    run.tell("errors", {
+        "ids": ids, "scores": scores, "wrong": scores > 0.5, "errors": scores[1:].mean(0) > 0.4,
+        "strengths": torch.tensor([0, 0.5, 2]), "chosen": torch.tensor([False, True, True]),
+    })  # fmt: skip
+    run.tell("spectra", {"strengths": torch.zeros(1), "sizes": torch.ones(1, 2),
+                         "n": torch.tensor(9)})  # fmt: skip
+    method = DeFund().override({"strengths": [0.5, 2.0], "upweight": 7.0, "variant": "supervised"})
+    return method, Fitted(run.new_net(data.train), run, 0.0), data
+
+
+def test_the_mean_score_is_that_of_the_chosen_strengths(by_hand) -> None:
+    method, fitted, data = by_hand
+    found = fitted.run.told["errors"]
+    part, sheet = lowrank_part(method, fitted, data, Device("cpu"))
+    ids, mean = found["ids"], found["scores"][1:].mean(0)
+    conflicting = (data.train.attributes["tint"].values != data.train.y)[ids]
+    wanted = {
+        kind: torch.histc(mean[which], BINS, 0, 1).tolist()
+        for kind, which in (("aligned", ~conflicting), ("conflicting", conflicting))
+    }
+    assert part["histogram"] == wanted
+    assert part["mean"]["auprc"] == pytest.approx(average_precision_score(conflicting, mean))
+    top = mean.topk(SHEET)
+    said = [caption.rpartition(" · ")[2] for caption in sheet.captions]
+    assert said == [f"score {score:.2f}" for score in top.values.tolist()]
+    assert torch.equal(sheet.images, data.train.images[:][ids[top.indices]])
+
+
+def test_the_oracle_draws_the_conflicting_images_more_often(by_hand, monkeypatch) -> None:
+    method, fitted, data = by_hand
+    errors = fitted.run.told["errors"]
+    whole = {"ids": torch.arange(256), "scores": torch.rand(3, 256).double()}
+    whole |= {"wrong": whole["scores"] > 0.5, "errors": whole["scores"][0] > 0.5}
+    fitted.run.tell("errors", errors | whole)
+    drawn = {}
+
+    def untrained(self, stage, make, data, plan, *, weights, **_):
+        drawn[stage] = weights
+        return make()
+
+    monkeypatch.setattr(Run, "train", untrained)
+    part, _ = lowrank_part(method.override({"variant": "linear"}), fitted, data, Device("cpu"))
+    conflicting = data.train.attributes["tint"].values != data.train.y
+    assert torch.equal(drawn["oracle"], torch.where(conflicting, 7.0, 1.0).double())
+    assert part["table"][-1]["name"].startswith("oracle")
 
 
 def svg_of(address: str) -> str:

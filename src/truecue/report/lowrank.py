@@ -73,9 +73,9 @@ def lowrank_part(
         "training": _training(fitted),
         "table": _table(method, fitted, data, agree, mask, device),
     }
-    top = ids[mean.argsort(descending=True)[:SHEET]]
-    said = [f"score {mean[ids == i].item():.2f}" for i in top]
-    return part, picture_of(train, top, data.bias, mask, said)
+    order = mean.argsort(descending=True)[:SHEET]
+    said = [f"score {score:.2f}" for score in mean[order].tolist()]
+    return part, picture_of(train, ids[order], data.bias, mask, said)
 
 
 def _errors(errors: Tensor, agree: Tensor | None) -> dict[str, Any]:
