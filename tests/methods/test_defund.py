@@ -261,7 +261,7 @@ def test_supervised_variant_needs_no_pretraining() -> None:
     result = short(variant="supervised").fit(small_gratings(), made)
     assert list(made.stages) == ["biased-10", "fit"]
     assert made.branches["debiased"].net is result
-    assert list(made.told["spectra"]["strengths"]) == [0, 10]
+    assert list(made.told["encoders"]["strengths"]) == [0, 10]
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_other_variants_go_on_where_they_were(variant: str, tmp_path: Path) -> N
 
 def warned(wrong: Tensor) -> list[str]:
     made, method = run(), DeFund(strengths=(1.0,))
-    one = Biased(net(), torch.zeros(4, 2), torch.ones(2), wrong.double(), wrong)
+    one = Biased(net(), torch.zeros(4, 2), torch.ones(3, 2), wrong.double(), wrong)
     method._errors({1.0: one}, torch.arange(4), made)
     return made.warnings
 

@@ -186,7 +186,6 @@ def _ranked(
             " its weights are broken; train it again or leave it out"
         )
     sizes = spectrum(z, center=center)
-    alive = (z != z[0]).any(0)
     right = _accuracies(net, data, device)
     return FeatureRank(
         name=name,
@@ -195,8 +194,8 @@ def _ranked(
         sizes=sizes,
         entropy=rank_entropy(sizes),
         penalty=float(rank_penalty(z)),
-        dead=int((~alive).sum()),
-        correlation=_ordered(correlations(z[:, alive]).abs()),
+        dead=int((~_alive(z)).sum()),
+        correlation=correlation_map(z),
         conflicting_share=_conflicting_share(data),
         aligned=right[0],
         conflicting=right[1],
@@ -223,8 +222,25 @@ def _conflicting_share(data: Splits) -> float | None:
     return 1 - float(total[mask].sum()) / known if known else None
 
 
-def _ordered(c: Tensor) -> Tensor:
-    """Correlations with alike features side by side, averaged in blocks where there are many."""
+def correlation_map(z: Tensor, largest: int = LARGEST) -> Tensor:
+    """Which features go together, alike ones side by side.
+
+    Args:
+        z: float [n, d], features of n images.
+        largest: features a side, at most; more are averaged in blocks.
+
+    Returns:
+        float [k, k] in [0, 1], absolute correlations in hierarchical order, without features that
+        are the same for all images.
+    """
+    return _ordered(correlations(z[:, _alive(z)]).abs(), largest)
+
+
+def _alive(z: Tensor) -> Tensor:
+    return (z != z[0]).any(0)
+
+
+def _ordered(c: Tensor, largest: int) -> Tensor:
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -234,6 +250,6 @@ def _ordered(c: Tensor) -> Tensor:
         order = leaves_list(linkage(squareform(apart.numpy(), checks=False), "average"))
         place = torch.from_numpy(order.astype("int64"))
         c = c[place][:, place]
-    if len(c) > LARGEST:
-        c = F.adaptive_avg_pool2d(c[None, None], LARGEST)[0, 0]
+    if len(c) > largest:
+        c = F.adaptive_avg_pool2d(c[None, None], largest)[0, 0]
     return c.float()

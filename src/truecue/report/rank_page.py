@@ -131,7 +131,7 @@ def figures(found: RankComparison) -> dict[str, bytes]:
         if len(alike(points, key)) > 1:
             files[name] = svg_file(4.8, 2.9, against(points, key), right=0.8)
     for k, model in enumerate(found.models[:MOST]):
-        files[f"correlation-{k}.svg"] = svg_file(2.6, 2.6, _heat(model), 0.3, 0.3, 0.05, 0.05)
+        files[f"correlation-{k}.svg"] = draw.map_file(model.correlation.tolist())
     return files
 
 
@@ -187,17 +187,6 @@ def against(models: list[FeatureRank], key: str, *, legend: bool = False) -> Any
             axes.legend(handles, ["H (dots: single models)", "accuracy, aligned",
                                   "accuracy, conflicting"], frameon=False, ncols=3,
                         loc="upper center", bbox_to_anchor=(0.5, -0.17))  # fmt: skip
-
-    return draw_it
-
-
-def _heat(model: FeatureRank) -> Any:
-    def draw_it(axes: Axes) -> None:
-        if model.correlation.numel():
-            values = model.correlation.numpy()
-            axes.imshow(values, vmin=0, vmax=1, cmap="Oranges", interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
 
     return draw_it
 
