@@ -109,6 +109,27 @@ def test_without_bias_labels_the_rest_is_there() -> None:
     assert found.entropy > 0
 
 
+@pytest.mark.parametrize(
+    ("classes", "same"),
+    [(None, True), (["horizontal", "vertical"], True), (["cat", "dog"], False),
+     (["vertical", "horizontal"], False)],
+)  # fmt: skip
+def test_accuracies_are_those_of_a_model_of_the_same_classes(classes, same: bool) -> None:
+    one, data = net(), small_gratings()
+    if classes is not None:
+        one.spec["extra"] = {"classes": classes}
+    found = compare_ranks([Subject("one", one, data)], n=100, device=CPU).models[0]
+    assert (found.aligned is not None) == (found.conflicting is not None) == same
+    assert found.conflicting_share is not None
+
+
+def test_the_bias_of_other_images_is_not_that_of_the_model() -> None:
+    subject = Subject("one", net(), small_gratings(), trained_on=False)
+    found = compare_ranks([subject], n=100, device=CPU).models[0]
+    assert found.conflicting_share is None
+    assert found.conflicting is not None
+
+
 def test_a_model_whose_features_never_change_has_rank_one(tmp_path: Path) -> None:
     one = net()
     for parameter in one.encoder.parameters():
@@ -229,7 +250,13 @@ def test_command(tmp_path: Path) -> None:
     assert "run0.02" in ran.output
     numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
     shares = [m["conflicting_share"] for m in numbers["models"]]
-    assert shares == pytest.approx([0.02, 0.5, 0.02], abs=0.01), "each run has its own data"
+    assert shares[:2] == pytest.approx([0.02, 0.5], abs=0.01), "each run has its own data"
+    assert shares[2] is None, "nobody knows what it was trained on"
+    assert all(m["conflicting"] is not None for m in numbers["models"])
+    ran = CliRunner().invoke(app, [*command, "--set", "data.conflicting=0.3"])
+    assert ran.exit_code == 0, ran.output
+    numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
+    assert [m["conflicting_share"] for m in numbers["models"]] == [None] * 3
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def render(found: RankComparison, files: Mapping[str, bytes], numbers: Mapping[s
         center=found.center,
         n=count(found.n),
         rows=rows(numbers),
+        unknown=any("–" in row for row in rows(numbers)),
         biased=any(model["conflicting"] is not None for model in models),
         few=any(model["n"] < 2 * model["n_features"] for model in models),
         dead=[(m["name"], m["dead"]) for m in models if m["dead"]],
