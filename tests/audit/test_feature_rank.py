@@ -220,8 +220,11 @@ def test_seeds_of_one_bias_share_a_column() -> None:
     assert axes.lines[0].get_ydata().tolist() == [2, 5.5]
     columns = [dots.get_offsets().tolist() for dots in axes.collections]
     assert columns == [[[0, 1], [0, 2], [0, 3]], [[1, 5], [1, 6]]]
-    none = drawn([ranked(share, 1.0) for share in (0.0, 0.0, 0.9, 0.902, 1.0)], "conflicting_share")
-    assert [tick.get_text() for tick in none.get_xticklabels()] == ["0 %", "90 %", "100 %"]
+    shares = (0.0, 0.0, 0.01, 0.0111, 0.05, 0.06, 0.2, 0.21, 0.9, 0.902, 1.0)
+    apart = drawn([ranked(share, 1.0) for share in shares], "conflicting_share")
+    assert [tick.get_text() for tick in apart.get_xticklabels()] == [
+        "0 %", "1.1 %", "5 %", "6 %", "20 %", "21 %", "90 %", "100 %",
+    ]  # fmt: skip
     seeds = RankComparison("train", False, 9, (models[0], *models[2:4]))
     assert "against_bias.svg" not in figures(seeds), "one bias is nothing to compare"
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MOST = 24
 """Heat maps on a page, at most."""
-NEAR = 0.1
-"""Shares of conflicting images count as the same if they differ by no more than this share of the
-rarer kind of images, conflicting or not."""
+ERROR_OF = 2500
+"""Shares of conflicting images count as the same if they differ by no more than the standard error
+of a share of so many images: 1 % and 1.2 %, 5 % and 5.4 %, 20 % and 20.8 %."""
 
 
 def write_rank_page(
@@ -141,11 +141,12 @@ def alike(models: list[FeatureRank], key: str) -> list[list[FeatureRank]]:
 
     A suite's share is not exact: it differs a little from seed to seed.
     """
-    near = NEAR if key == "conflicting_share" else 0.0
     groups: list[list[FeatureRank]] = []
     for model in sorted(models, key=lambda m: float(getattr(m, key))):
         first = getattr(groups[-1][0], key) if groups else math.nan
-        if getattr(model, key) - first <= near * min(first, 1 - first):
+        share = key == "conflicting_share"
+        near = math.sqrt(first * (1 - first) / ERROR_OF) if share else 0.0
+        if getattr(model, key) - first <= near:
             groups[-1].append(model)
         else:
             groups.append([model])
