@@ -183,6 +183,10 @@ def test_what_did_not_get_there_is_marked_and_left_out() -> None:
     assert shown.class_maps is not None
     assert shown.class_maps.titles == ("top", "middle")
     assert sum(shown.class_maps.counts) == found.separation.n == int((~aimed).sum())
+    for measured in (found.separation, found.far):
+        assert measured.n == int((~aimed).sum())
+        shares = (measured.flips, measured.to_target, measured.stays, measured.separated)
+        assert [s.value for s in shares] == [1, 1, 1, 1]
     numbers = shown.to_dict()["push"]
     assert numbers["tried"] == len(aimed)
     assert numbers["reached"] == int((~aimed).sum())

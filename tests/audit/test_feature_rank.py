@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import truecue
-from truecue.audit.rank import LARGEST, Subject, _ordered, compare_ranks
+from truecue.audit.rank import (
+    FeatureRank,
+    RankComparison,
+    Subject,
+    _ordered,
+    compare_ranks,
+)
 from truecue.cli.main import app
 from truecue.cli.rank import _show, names
 from truecue.data.sets import Splits
@@ -22,7 +31,7 @@ from truecue.losses.rank import rank_penalty
 from truecue.metrics.rank import effective_rank
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier, save_classifier
-from truecue.report.rank_page import headline, write_rank_page
+from truecue.report.rank_page import against, figures, headline, write_rank_page
 from truecue.testing import small_gratings
 
 CPU = Device("cpu")
@@ -72,14 +81,24 @@ def test_the_same_images_of_the_same_number_for_all_models() -> None:
     assert one.models[0].entropy != other.models[0].entropy
 
 
+@pytest.mark.parametrize(
+    ("widths", "n"), [((20,), 512), ((20, 300), 600), ((20, 400), 700)], ids=str
+)
+def test_twice_the_largest_number_of_features_are_looked_at(widths, n: int) -> None:
+    data = truecue.Gratings().load()
+    data = replace(data, train=data.train.select(torch.arange(700)))
+    subjects = [Subject(str(width), net(arch=f"mlp-3x{width}"), data) for width in widths]
+    assert compare_ranks(subjects, device=CPU).n == n
+
+
 def test_alike_features_stand_side_by_side() -> None:
     first = torch.arange(8) % 2 == 0
     c = (first[:, None] == first[None]).double() * 0.9 + torch.eye(8) * 0.1
-    found = _ordered(c)
+    found = _ordered(c, 8)
     assert torch.equal(found[:4, :4] > 0.5, torch.ones(4, 4) > 0)
     assert torch.equal(found[:4, 4:] > 0.5, torch.zeros(4, 4) > 0)
-    assert len(_ordered(torch.eye(LARGEST + 44).double())) == LARGEST
-    assert _ordered(torch.zeros(0, 0)).shape == (0, 0)
+    assert len(_ordered(torch.eye(50).double(), 32)) == 32
+    assert _ordered(torch.zeros(0, 0), 8).shape == (0, 0)
 
 
 def test_without_bias_labels_the_rest_is_there() -> None:
@@ -88,6 +107,27 @@ def test_without_bias_labels_the_rest_is_there() -> None:
     found = compare_ranks([Subject("one", net(), Splits(**parts))], device=CPU).models[0]
     assert found.conflicting_share is found.aligned is found.conflicting is None
     assert found.entropy > 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "same"),
+    [(None, True), (["horizontal", "vertical"], True), (["cat", "dog"], False),
+     (["vertical", "horizontal"], False)],
+)  # fmt: skip
+def test_accuracies_are_those_of_a_model_of_the_same_classes(classes, same: bool) -> None:
+    one, data = net(), small_gratings()
+    if classes is not None:
+        one.spec["extra"] = {"classes": classes}
+    found = compare_ranks([Subject("one", one, data)], n=100, device=CPU).models[0]
+    assert (found.aligned is not None) == (found.conflicting is not None) == same
+    assert found.conflicting_share is not None
+
+
+def test_the_bias_of_other_images_is_not_that_of_the_model() -> None:
+    subject = Subject("one", net(), small_gratings(), trained_on=False)
+    found = compare_ranks([subject], n=100, device=CPU).models[0]
+    assert found.conflicting_share is None
+    assert found.conflicting is not None
 
 
 def test_a_model_whose_features_never_change_has_rank_one(tmp_path: Path) -> None:
@@ -161,6 +201,39 @@ def replace_data(subject: Subject) -> Subject:
     return subject._replace(data=biased(0.1))
 
 
+def ranked(share: float, entropy: float, strength: float | None = None) -> FeatureRank:
+    return FeatureRank("", 9, 2, torch.ones(2), entropy, 0.0, 0, torch.eye(2), share, share, share,
+                       strength)  # fmt: skip
+
+
+def drawn(models: list[FeatureRank], key: str) -> Axes:
+    figure = Figure()
+    against(models, key)(figure.subplots())
+    return figure.axes[0]
+
+
+def test_seeds_of_one_bias_share_a_column() -> None:
+    shares = (0.05035, 0.2, 0.05013, 0.05022, 0.2001)
+    models = [ranked(share, h) for share, h in zip(shares, (3.0, 5.0, 1.0, 2.0, 6.0), strict=True)]
+    axes = drawn(models, "conflicting_share")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["5 %", "20 %"]
+    assert axes.lines[0].get_ydata().tolist() == [2, 5.5]
+    columns = [dots.get_offsets().tolist() for dots in axes.collections]
+    assert columns == [[[0, 1], [0, 2], [0, 3]], [[1, 5], [1, 6]]]
+    shares = (0.0, 0.0, 0.01, 0.0111, 0.05, 0.06, 0.2, 0.21, 0.9, 0.902, 1.0)
+    apart = drawn([ranked(share, 1.0) for share in shares], "conflicting_share")
+    assert [tick.get_text() for tick in apart.get_xticklabels()] == [
+        "0 %", "1.1 %", "5 %", "6 %", "20 %", "21 %", "90 %", "100 %",
+    ]  # fmt: skip
+    seeds = RankComparison("train", False, 9, (models[0], *models[2:4]))
+    assert "against_bias.svg" not in figures(seeds), "one bias is nothing to compare"
+
+
+def test_strengths_are_what_was_asked_for() -> None:
+    axes = drawn([ranked(0.1, 1.0, s) for s in (0.0, 1.0, 1.05, 1.0)], "strength")
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "1", "1.05"]
+
+
 def test_command(tmp_path: Path) -> None:
     runs = []
     for k, share in enumerate((0.02, 0.5)):
@@ -180,7 +253,13 @@ def test_command(tmp_path: Path) -> None:
     assert "run0.02" in ran.output
     numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
     shares = [m["conflicting_share"] for m in numbers["models"]]
-    assert shares == pytest.approx([0.02, 0.5, 0.02], abs=0.01), "each run has its own data"
+    assert shares[:2] == pytest.approx([0.02, 0.5], abs=0.01), "each run has its own data"
+    assert shares[2] is None, "nobody knows what it was trained on"
+    assert all(m["conflicting"] is not None for m in numbers["models"])
+    ran = CliRunner().invoke(app, [*command, "--set", "data.conflicting=0.3"])
+    assert ran.exit_code == 0, ran.output
+    numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
+    assert [m["conflicting_share"] for m in numbers["models"]] == [None] * 3
 
 
 @pytest.mark.parametrize(

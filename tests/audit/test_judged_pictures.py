@@ -82,6 +82,44 @@ def test_a_model_that_goes_by_something_else_is_not_moved() -> None:
     assert len(shown.class_maps.values) == 0
 
 
+def test_figures_are_of_those_whose_latent_arrived() -> None:
+    vae, model = Painter(unreachable=2), ByColour()
+    found = bias_pictures(vae, painted_splits(), model=model, device=CPU).pushed
+    assert found is not None
+    there = int((found.target != 2).sum())
+    assert 0 < there < len(found.ids)
+    for measured in (found.separation, found.far):
+        assert isinstance(measured, Effect)
+        assert measured.n == there
+        shares = (measured.flips, measured.to_target, measured.half_flips, measured.half_to_target)
+        assert [s.value for s in shares] == [1, 1, 1, 1]
+
+
+class Dim(Painter):
+    """A `Painter` that draws everything darker."""
+
+    def image(self, z_s: Tensor, z_b: Tensor) -> Tensor:
+        return 0.8 * super().image(z_s, z_b)
+
+
+class ByBrightColour(ByColour):
+    """A classifier that goes by the strongest channel, and says class 0 where all are weak."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = (x.amax((1, 2, 3)) >= 0.7 * 255)[:, None]
+        return torch.where(bright, super().forward(x), torch.eye(3)[0])
+
+
+def test_faithful_is_what_the_model_says_of_reconstructions() -> None:
+    shown = bias_pictures(Dim(), painted_splits(), model=ByBrightColour(), device=CPU)  # type: ignore[arg-type]
+    assert shown.pushed is not None
+    assert shown.faithful is not None
+    # the half says the same of all of them, the model only where it says class 0 anyway
+    wanted = float((shown.pushed.y == 0).double().mean())
+    assert 0.2 < wanted < 0.5
+    assert shown.faithful.value == pytest.approx(wanted)
+
+
 def test_a_move_goes_on_until_the_model_follows() -> None:
     vae, model = Painter(), ByColour(lead=0.3)
     val = painted_splits().val

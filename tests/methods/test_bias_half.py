@@ -179,6 +179,22 @@ def test_the_classifier_is_left_as_it_was() -> None:
     assert learner.vae.biased.training
 
 
+def test_every_setting_reaches_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Follower] = []
+
+    def untrained(self: Run, stage: str, make, *_: object, **__: object) -> Follower:
+        made.append(make())
+        return made[0]
+
+    monkeypatch.setattr(Run, "train", untrained)
+    settings = {"q": 0.4, "recon": "mse", "recon_weight": 7.0, "kl_weight": 3.0}
+    method = BiasHalf(logvar_max=2.0, **settings)  # type: ignore[arg-type]
+    method.fit(net(size=16, classes=2), small_gratings(), cpu_run())
+    (learner,) = made
+    assert {name: getattr(learner.paired, name) for name in settings} == settings
+    assert learner.vae.spec["logvar_max"] == 2
+
+
 def test_no_label_and_no_test_image_is_looked_at() -> None:
     data, states = small_gratings(), []
     model, method = net("mlp-3", 16, 2), BiasHalf().override({"plan.epochs": 2})

@@ -196,6 +196,26 @@ def test_errors_are_what_the_last_layer_is_trained_on(monkeypatch: pytest.Monkey
     assert seen["probe-0"] is seen["pretrain-2"] is None
 
 
+def test_every_setting_reaches_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plans = {}, {}
+
+    def untrained(self, stage, make, data, plan, **_):
+        made[stage], plans[stage] = make(), plan
+        return made[stage]
+
+    monkeypatch.setattr(Run, "train", untrained)
+    method = short(loss="vicreg", temperature=0.3, expander=33, strengths=[2.0],
+                   **{"probe.batch_size": 32, "plan.batch_size": 16})  # fmt: skip
+    method.fit(small_gratings(), run())
+    for strength in (0, 2):
+        learner = made[f"pretrain-{strength}"]
+        assert (learner.loss, learner.strength, learner.tau) == ("vicreg", strength, 0.3)
+        assert next(learner.projector.children()).out_features == 33
+        assert plans[f"pretrain-{strength}"] == method.pretrain
+        assert plans[f"probe-{strength}"] == method.probe
+    assert plans["fit-0"] == plans["fit"] == method.plan
+
+
 def test_several_strengths_share_the_encoder_without_penalty() -> None:
     made = run()
     short(strengths=[0.0, 1.0, 2.0], cutoff=0.4).fit(small_gratings(), made)
@@ -241,7 +261,7 @@ def test_supervised_variant_needs_no_pretraining() -> None:
     result = short(variant="supervised").fit(small_gratings(), made)
     assert list(made.stages) == ["biased-10", "fit"]
     assert made.branches["debiased"].net is result
-    assert list(made.told["spectra"]["strengths"]) == [0, 10]
+    assert list(made.told["encoders"]["strengths"]) == [0, 10]
 
 
 @pytest.mark.slow
@@ -263,7 +283,7 @@ def test_other_variants_go_on_where_they_were(variant: str, tmp_path: Path) -> N
 
 def warned(wrong: Tensor) -> list[str]:
     made, method = run(), DeFund(strengths=(1.0,))
-    one = Biased(net(), torch.zeros(4, 2), torch.ones(2), wrong.double(), wrong)
+    one = Biased(net(), torch.zeros(4, 2), torch.ones(3, 2), wrong.double(), wrong)
     method._errors({1.0: one}, torch.arange(4), made)
     return made.warnings
 

@@ -441,6 +441,23 @@ def test_images_that_are_not_square_are_refused(arch: str | None) -> None:
         SiH().fit(data, run_for(data, arch=arch))
 
 
+def test_every_setting_reaches_the_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = small_gratings()
+    made: list[Paired] = []
+
+    def untrained(self: Run, stage: str, make, *_: object, **__: object) -> Paired:
+        made.append(make())
+        return made[0]
+
+    monkeypatch.setattr(Run, "train", untrained)
+    settings = {"q": 0.4, "recon": "mse", "recon_weight": 7.0, "kl_weight": 3.0}
+    SiH(logvar_max=2.0, **settings).override({"plan.epochs": 5}).fit(data, run_for(data))  # type: ignore[arg-type]
+    (learner,) = made
+    assert {name: getattr(learner, name) for name in settings} == settings
+    assert learner.vae.spec["logvar_max"] == 2
+    assert len(learner.wrong) == 5, "a place for each epoch"
+
+
 def test_other_networks_and_pretrained_weights_are_refused() -> None:
     data = small_gratings()
     with pytest.raises(ConfigError, match=r"set arch to vae-mlp, .*got 'mlp-5'"):

@@ -70,6 +70,43 @@ def test_a_step_is_contrastive_loss_and_fairkl_and_a_head_of_its_own() -> None:
     assert sorted(every) == sorted(id(p) for p in of.parameters())
 
 
+ALONE = torch.tensor([0, 0, 0, 0, 0, 0, 0, 1])  # the last one has no positive
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss": "supcon"}, {"loss": "supinfonce-in"}, {"base_temperature": 0.07},
+     {"count_empty_anchors": True}],
+)  # fmt: skip
+def test_options_of_the_contrastive_loss(settings: dict[str, object]) -> None:
+    of, b = learner(SupInfoNCE(fairkl="none", **settings)), batch()._replace(y=ALONE)  # type: ignore[arg-type]
+    s = similarities(of.net.features(b.x))
+    form = settings.pop("loss", "supinfonce")
+    found, plain = contrastive(s, ALONE, form, **settings).loss, contrastive(s, ALONE).loss
+    torch.testing.assert_close(of(b).logs["contrastive"], found.detach())
+    assert not torch.allclose(found, plain), "it changes something here"
+
+
+@pytest.mark.parametrize(
+    ("fairkl_is", "settings"),
+    [
+        ("mean_std", {"kappa": 3.0}),
+        ("kl", {"var_floor": 0.5}),
+        ("means", {"empty": "zero"}),
+        ("means", {"per_anchor": True}),
+    ],
+)
+def test_options_of_fairkl(fairkl_is, settings: dict[str, object]) -> None:
+    of = learner(SupInfoNCE(fairkl=fairkl_is, **settings))  # type: ignore[arg-type]
+    tints = Y if "empty" in settings else A  # with those of the classes, two kinds lack pairs
+    b = batch()._replace(attributes={"tint": tints})
+    s = similarities(of.net.features(b.x))
+    found, plain = fairkl(s, Y, tints, fairkl_is, **settings), fairkl(s, Y, tints, fairkl_is)  # type: ignore[arg-type]
+    logs = of(b).logs
+    torch.testing.assert_close(logs["fairkl_pos"] + logs["fairkl_neg"], found.loss.detach())
+    assert not torch.allclose(found.loss, plain.loss), "it changes something here"
+
+
 def test_two_views_are_positives_and_fairkl_sees_the_first() -> None:
     settings = SupInfoNCE(fairkl="kl", lambda_fairkl=0.5)
     of, b = learner(settings), batch(views=2)
@@ -252,6 +289,15 @@ def test_unknown_bias_labels_are_left_out_with_a_warning() -> None:
     assert any("The 'tint' of 100 of 256 training images is not known" in w for w in warnings)
 
 
+def test_images_of_unknown_bias_do_not_count_as_conflicting() -> None:
+    data = small_gratings()
+    y, values = data.train.y, data.train.attributes["tint"].values.clone()
+    values[::3] = -1
+    assert bool((y[values < 0] == 1).any()), "of a class that the first bias value is not of"
+    found = SupInfoNCE()._conflicting(with_tints(values), run())
+    assert torch.equal(found, (values >= 0) & (values != y))
+
+
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
@@ -269,14 +315,21 @@ def test_settings_that_do_not_go_together(settings, sentence: str) -> None:
 def test_a_biased_network_that_says_nothing_is_warned_of(right: float, way: str) -> None:
     train = small_gratings().train
 
+    made = []
+
     class Told(Run):
+        def train(self, stage, make, data, plan, **_):
+            made.append((make(), plan))
+            return made[-1][0]
+
         def apply(self, fn, data):
             says = torch.where(torch.arange(len(data)) < right * len(data), data.y, 1 - data.y)
             return 9.0 * F.one_hot(says, 2)
 
     told = Told(None, 0, Device("cpu"))
-    method = SupInfoNCE(bias_from="biased_model", biased=Plan(epochs=1))
+    method = SupInfoNCE(bias_from="biased_model", biased=Plan(epochs=1), q=0.4)
     q, wrong = method._guess(train, told)
+    assert (made[0][0].q, made[0][1]) == (0.4, Plan(epochs=1))
     assert float(wrong.float().mean()) == pytest.approx(1 - right, abs=0.01)
     torch.testing.assert_close(q.sum(1), torch.ones(256))
     assert "The biased network was wrong on" in told.warnings[0]

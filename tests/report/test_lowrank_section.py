@@ -15,10 +15,15 @@ from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
 
 import truecue
+from truecue.audit.rank import correlation_map
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
+from truecue.engine.run import Run
+from truecue.fitting import Fitted
+from truecue.methods.defund import DeFund
+from truecue.metrics.rank import effective_rank
 from truecue.nets.classifier import load_classifier
-from truecue.report.lowrank import BINS, POINTS, SHEET, _curve, _histogram
+from truecue.report.lowrank import BINS, POINTS, SHEET, SIDE, _curve, _histogram, lowrank_part
 from truecue.report.lowrank_view import lowrank_view
 from truecue.report.view import percent
 from truecue.testing import small_gratings
@@ -68,7 +73,9 @@ def test_numbers_and_page(tmp_path: Path) -> None:
     assert "suspects" not in report
     page = (tmp_path / "report.html").read_text()
     section = page.partition("What the biased encoder stumbles over")[2].partition("</section>")[0]
-    assert section.count('<figure class="panel">') == 5
+    assert section.count('<figure class="panel">') == 7
+    for strength in ("0", "2"):
+        assert f'alt="Which features go together, strength {strength}"' in section
     assert section.count('class="photo ') == SHEET
     assert "mean score: area" in section
     bars = re.search(r'<img src="([^"]+)" alt="(Accuracy on conflicting test images: [^"]+)"', page)
@@ -79,6 +86,81 @@ def test_numbers_and_page(tmp_path: Path) -> None:
         assert f"{name} {percent(None)}"[:-2] in " ".join(bars[2].split())
     assert len(re.findall(r">\d+\u00a0%</text>|>&lt;1", svg_of(bars[1]))) >= 10, "two for each"
     assert f"<strong>{int(errors.sum())}</strong>" in section
+
+
+@pytest.fixture
+def by_hand() -> tuple[DeFund, Fitted, Splits]:
+    """A fitted DeFund whose scores were made up; the strength 0 is not among those chosen."""
+    data, run = small_gratings(), Run(None, 0, Device("cpu"), arch="mlp-3")
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randperm(256, generator=rng)[:100].sort().values
+    scores = torch.rand(3, 100, generator=rng, dtype=torch.float64)
+    scores[0] = 1 - scores[1:].mean(0)
+    run.tell("errors", {
+        "ids": ids, "scores": scores, "wrong": scores > 0.5, "errors": scores[1:].mean(0) > 0.4,
+        "strengths": torch.tensor([0, 0.5, 2]), "chosen": torch.tensor([False, True, True]),
+    })  # fmt: skip
+    run.tell("encoders", {"strengths": torch.tensor([0.0, 0.5, 2]),
+                          "features": torch.rand(3, 50, 80, generator=rng)})  # fmt: skip
+    method = DeFund().override({"strengths": [0.5, 2.0], "upweight": 7.0, "variant": "supervised"})
+    return method, Fitted(run.new_net(data.train), run, 0.0), data
+
+
+def test_the_mean_score_is_that_of_the_chosen_strengths(by_hand) -> None:
+    method, fitted, data = by_hand
+    found = fitted.run.told["errors"]
+    part, sheet = lowrank_part(method, fitted, data, Device("cpu"))
+    ids, mean = found["ids"], found["scores"][1:].mean(0)
+    conflicting = (data.train.attributes["tint"].values != data.train.y)[ids]
+    wanted = {
+        kind: torch.histc(mean[which], BINS, 0, 1).tolist()
+        for kind, which in (("aligned", ~conflicting), ("conflicting", conflicting))
+    }
+    assert part["histogram"] == wanted
+    assert part["mean"]["auprc"] == pytest.approx(average_precision_score(conflicting, mean))
+    top = mean.topk(SHEET)
+    said = [caption.rpartition(" · ")[2] for caption in sheet.captions]
+    assert said == [f"score {score:.2f}" for score in top.values.tolist()]
+    assert torch.equal(sheet.images, data.train.images[:][ids[top.indices]])
+
+
+def test_maps_show_which_features_go_together(by_hand) -> None:
+    method, fitted, data = by_hand
+    features = fitted.run.told["encoders"]["features"]
+    features[2, :, ::2] = features[2, :, :1]  # of the strongest encoder half are one and the same
+    part, _ = lowrank_part(method, fitted, data, Device("cpu"))
+    plain, strongest = part["correlations"]
+    assert (plain["strength"], strongest["strength"]) == (0, 2)
+    for row, k in ((plain, 0), (strongest, 2)):
+        found = torch.tensor(row["absolute"])
+        assert found.shape == (SIDE, SIDE), "of 80 features"
+        torch.testing.assert_close(found, correlation_map(features[k].double(), SIDE),
+                                   atol=0.0051, rtol=0)  # fmt: skip
+    share = float((torch.tensor(strongest["absolute"]) > 0.99).float().mean())
+    assert share == pytest.approx(0.25, abs=0.03), "a quarter of all pairs, side by side"
+    assert float(torch.tensor(plain["absolute"]).mean()) < 0.2
+    assert part["spectra"]["n"] == 50
+    wanted = [effective_rank(z) for z in features]
+    assert [row["effective_rank"] for row in part["spectra"]["of"]] == pytest.approx(wanted)
+
+
+def test_the_oracle_draws_the_conflicting_images_more_often(by_hand, monkeypatch) -> None:
+    method, fitted, data = by_hand
+    errors = fitted.run.told["errors"]
+    whole = {"ids": torch.arange(256), "scores": torch.rand(3, 256).double()}
+    whole |= {"wrong": whole["scores"] > 0.5, "errors": whole["scores"][0] > 0.5}
+    fitted.run.tell("errors", errors | whole)
+    drawn = {}
+
+    def untrained(self, stage, make, data, plan, *, weights, **_):
+        drawn[stage] = weights
+        return make()
+
+    monkeypatch.setattr(Run, "train", untrained)
+    part, _ = lowrank_part(method.override({"variant": "linear"}), fitted, data, Device("cpu"))
+    conflicting = data.train.attributes["tint"].values != data.train.y
+    assert torch.equal(drawn["oracle"], torch.where(conflicting, 7.0, 1.0).double())
+    assert part["table"][-1]["name"].startswith("oracle")
 
 
 def svg_of(address: str) -> str:

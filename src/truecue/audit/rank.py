@@ -32,6 +32,8 @@ class Subject(NamedTuple):
     name: str
     net: Classifier
     data: Splits
+    trained_on: bool = True
+    """Whether it was; if not, the share of conflicting training images is not the model's."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,11 @@ class FeatureRank:
     """Absolute correlations in hierarchical order, float [k, k], k at most `LARGEST`; without
     features that never change."""
     conflicting_share: float | None
-    """Share of the training images of known bias that contradict it."""
+    """Share of the training images of known bias that contradict it; None without a bias, or where
+    the model was trained on others."""
     aligned: float | None
-    """Accuracy on aligned test images; None without a bias."""
+    """Accuracy on aligned test images; None without a bias, or where the model's classes are others
+    than the data's."""
     conflicting: float | None
     """Accuracy on conflicting test images."""
     strength: float | None
@@ -174,7 +178,7 @@ def _part(subject: Subject, split: str) -> ImageSet:
 def _ranked(
     subject: Subject, part: ImageSet, n: int, *, center: bool, seed: int, device: Device
 ) -> FeatureRank:
-    name, net, data = subject
+    name, net, data, trained_on = subject
     net = net.to(device.device).eval()
     rng = torch.Generator().manual_seed(derive(seed, "rank", len(part)))
     some = torch.randperm(len(part), generator=rng)[:n].sort().values
@@ -186,7 +190,6 @@ def _ranked(
             " its weights are broken; train it again or leave it out"
         )
     sizes = spectrum(z, center=center)
-    alive = (z != z[0]).any(0)
     right = _accuracies(net, data, device)
     return FeatureRank(
         name=name,
@@ -195,9 +198,9 @@ def _ranked(
         sizes=sizes,
         entropy=rank_entropy(sizes),
         penalty=float(rank_penalty(z)),
-        dead=int((~alive).sum()),
-        correlation=_ordered(correlations(z[:, alive]).abs()),
-        conflicting_share=_conflicting_share(data),
+        dead=int((~_alive(z)).sum()),
+        correlation=correlation_map(z),
+        conflicting_share=_conflicting_share(data) if trained_on else None,
         aligned=right[0],
         conflicting=right[1],
         strength=net.spec.get("rank_strength"),
@@ -205,8 +208,9 @@ def _ranked(
 
 
 def _accuracies(net: Classifier, data: Splits, device: Device) -> tuple[float | None, float | None]:
-    mask = aligned_mask(data)
-    if mask is None or data.bias not in data.test.attributes or net.n_classes != len(mask):
+    mask, names = aligned_mask(data), net.spec.get("extra", {}).get("classes")
+    same = net.n_classes == len(data.test.classes) and names in (None, list(data.test.classes))
+    if mask is None or data.bias not in data.test.attributes or not same:
         return None, None
     counts = count(predictions(net, data.test, device), data.test, data.bias)
     values = aligned(counts, mask), conflicting(counts, mask)
@@ -223,8 +227,25 @@ def _conflicting_share(data: Splits) -> float | None:
     return 1 - float(total[mask].sum()) / known if known else None
 
 
-def _ordered(c: Tensor) -> Tensor:
-    """Correlations with alike features side by side, averaged in blocks where there are many."""
+def correlation_map(z: Tensor, largest: int = LARGEST) -> Tensor:
+    """Which features go together, alike ones side by side.
+
+    Args:
+        z: float [n, d], features of n images.
+        largest: features a side, at most; more are averaged in blocks.
+
+    Returns:
+        float [k, k] in [0, 1], absolute correlations in hierarchical order, without features that
+        are the same for all images.
+    """
+    return _ordered(correlations(z[:, _alive(z)]).abs(), largest)
+
+
+def _alive(z: Tensor) -> Tensor:
+    return (z != z[0]).any(0)
+
+
+def _ordered(c: Tensor, largest: int) -> Tensor:
     from scipy.cluster.hierarchy import leaves_list, linkage
     from scipy.spatial.distance import squareform
 
@@ -234,6 +255,6 @@ def _ordered(c: Tensor) -> Tensor:
         order = leaves_list(linkage(squareform(apart.numpy(), checks=False), "average"))
         place = torch.from_numpy(order.astype("int64"))
         c = c[place][:, place]
-    if len(c) > LARGEST:
-        c = F.adaptive_avg_pool2d(c[None, None], LARGEST)[0, 0]
+    if len(c) > largest:
+        c = F.adaptive_avg_pool2d(c[None, None], largest)[0, 0]
     return c.float()

@@ -70,7 +70,7 @@ def rank(
     for name, path in zip(names(models), models, strict=True):
         net = load_classifier(path)
         images = _data(path, net, data, given, seed, root, loaded, quiet=quiet)
-        subjects.append(Subject(name, net, images))
+        subjects.append(Subject(name, net, images, _trained_on(path, net, data, given)))
     found = compare_ranks(subjects, split=split, n=n, center=center, device=compute)
     numbers = found.to_dict()
     page = None
@@ -123,6 +123,13 @@ def _data(
     if key not in loaded:
         loaded[key] = o.load(suite, root, chosen, quiet=quiet)
     return loaded[key]
+
+
+def _trained_on(path: Path, net: Classifier, data: str, given: dict[str, Any]) -> bool:
+    """Whether a model is that of a run on DATA, and looked at with the run's own settings of it."""
+    own, _ = o.suite_of_model(data, {}, path, net)
+    seen, _ = o.suite_of_model(data, given, path, net)
+    return o.asked_of(path).get("data") == Path(data).name and own == seen
 
 
 def _show(numbers: dict[str, Any]) -> None:

@@ -27,7 +27,6 @@ from truecue.methods.lowrank import (
     error_set,
     upweights,
 )
-from truecue.metrics.rank import spectrum
 from truecue.nets.classifier import Classifier
 from truecue.seeds import derive
 
@@ -38,7 +37,7 @@ STRENGTHS: dict[str, float] = {
 use on UTKFace (gender), whose products of two views are divided by half their number; with labels,
 where the two agree, theirs on chest X-rays."""
 MEASURED = 512
-"""Training images, at most, whose features' singular values the report shows."""
+"""Training images, at most, of whose features the report shows ranks and correlations."""
 
 
 class Biased(NamedTuple):
@@ -47,8 +46,8 @@ class Biased(NamedTuple):
     net: Classifier
     features: Tensor
     """float [n, d], of all training images, where the strength is 0; else [0, d]."""
-    sizes: Tensor
-    """Singular values of the features of some training images."""
+    measured: Tensor
+    """float [k, d], features of some training images, the same for each strength."""
     scores: Tensor
     """float64 [m], one minus the label's probability."""
     wrong: Tensor
@@ -225,8 +224,8 @@ class DeFund(Method):
         ).net  # fmt: skip
         logits = run.apply(lambda z: net.head(z.flatten(1)), seen)
         kept = features if strength == 0 else features[:0].clone()  # a view would hold them all
-        sizes = spectrum(features[_measured(train, run)])
-        return Biased(net, kept, sizes, *bias_scores(logits, seen.y))
+        measured = features[_measured(train, run)]
+        return Biased(net, kept, measured, *bias_scores(logits, seen.y))
 
     def _fitted(self, strength: float, train: ImageSet, run: Run) -> Biased:
         """A whole network trained with labels and the penalty."""
@@ -235,7 +234,7 @@ class DeFund(Method):
         ).net  # fmt: skip
         scores = bias_scores(run.apply(net, train), train.y)
         z = run.apply(net.features, train.select(_measured(train, run)))
-        return Biased(net, z[:0].clone(), spectrum(z), *scores)
+        return Biased(net, z[:0].clone(), z, *scores)
 
     def _labelled(self, train: ImageSet, seed: int) -> Tensor:
         """Positions of the images whose labels are used, in order."""
@@ -291,22 +290,22 @@ class DeFund(Method):
         return kept["errors"]
 
     def _tell(self, found: dict[float, Biased], net: Classifier, train: ImageSet, run: Run) -> None:
-        """What the report shows of the encoders: singular values of the same images' features."""
-        sizes, some = {k: made.sizes for k, made in found.items()}, _measured(train, run)
-        if 0.0 not in sizes:
-            sizes = {0.0: spectrum(run.apply(net.features, train.select(some)))} | sizes
+        """What the report shows of the encoders: features of the same images."""
+        seen = {k: made.measured for k, made in found.items()}
+        if 0.0 not in seen:
+            some = train.select(_measured(train, run))
+            seen = {0.0: run.apply(net.features, some)} | seen
         run.tell(
-            "spectra",
+            "encoders",
             {
-                "strengths": torch.tensor(list(sizes), dtype=torch.float64),
-                "sizes": torch.stack(list(sizes.values())),
-                "n": torch.tensor(len(some)),
+                "strengths": torch.tensor(list(seen), dtype=torch.float64),
+                "features": torch.stack(list(seen.values())),
             },
         )
 
 
 def _measured(train: ImageSet, run: Run) -> Tensor:
-    """Positions of the images whose features' singular values are taken."""
+    """Positions of the images whose features the report is about."""
     rng = torch.Generator().manual_seed(derive(run.seed, "defund", "spectrum"))
     return torch.randperm(len(train), generator=rng)[:MEASURED]
 

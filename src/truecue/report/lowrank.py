@@ -8,23 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from truecue.audit.rank import correlation_map
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.engine.judge import aligned_mask
+from truecue.engine.judge import aligned_mask, goes_with
 from truecue.engine.log import by_epoch
 from truecue.fitting import Fitted
 from truecue.methods.base import Method
 from truecue.methods.defund import DeFund
 from truecue.metrics.intervals import wilson
-from truecue.metrics.rank import rank_entropy
+from truecue.metrics.rank import rank_entropy, spectrum
 from truecue.report.parts import measure
 from truecue.report.pictures import Picture
-from truecue.report.show import goes_with, picture_of
+from truecue.report.show import picture_of
 
 BINS = 20
 """Of the histograms of scores."""
 SHEET = 32
 """Images with the highest scores that are shown."""
+SIDE = 64
+"""Features a side of a map of correlations, at most; more are averaged in blocks."""
 POINTS = 100
 """Points of a precision-recall curve that are kept at most."""
 
@@ -69,13 +72,14 @@ def lowrank_part(
         ],
         "mean": _curve(mean, agree) if len(method.lambdas()) > 1 else None,
         "histogram": _histogram(mean, agree),
-        "spectra": _spectra(told["spectra"]),
+        "spectra": _spectra(told["encoders"]),
+        "correlations": _correlations(told["encoders"], method.lambdas()),
         "training": _training(fitted),
         "table": _table(method, fitted, data, agree, mask, device),
     }
-    top = ids[mean.argsort(descending=True)[:SHEET]]
-    said = [f"score {mean[ids == i].item():.2f}" for i in top]
-    return part, picture_of(train, top, data.bias, mask, said)
+    order = mean.argsort(descending=True)[:SHEET]
+    said = [f"score {score:.2f}" for score in mean[order].tolist()]
+    return part, picture_of(train, ids[order], data.bias, mask, said)
 
 
 def _errors(errors: Tensor, agree: Tensor | None) -> dict[str, Any]:
@@ -127,7 +131,8 @@ def _histogram(scores: Tensor, agree: Tensor | None) -> dict[str, list[int]]:
 
 def _spectra(told: Mapping[str, Tensor]) -> dict[str, Any]:
     rows = []
-    for strength, sizes in zip(told["strengths"].tolist(), told["sizes"], strict=True):
+    for strength, features in zip(told["strengths"].tolist(), told["features"], strict=True):
+        sizes = spectrum(features)
         entropy = rank_entropy(sizes)
         share = sizes / sizes.sum().clamp(min=1e-300)
         rows.append({
@@ -135,7 +140,19 @@ def _spectra(told: Mapping[str, Tensor]) -> dict[str, Any]:
             "effective_rank": torch.tensor(entropy).exp().item(),
             "sizes": [float(f"{s:.4g}") for s in share.tolist()],
         })  # fmt: skip
-    return {"n": int(told["n"]), "split": "train", "center": False, "of": rows}
+    return {"n": told["features"].shape[1], "split": "train", "center": False, "of": rows}
+
+
+def _correlations(
+    told: Mapping[str, Tensor], chosen: tuple[float, ...]
+) -> list[dict[str, float | list[list[float]]]]:
+    """Which features of the encoder of strength 0 go together, and which of the strongest one."""
+    features = dict(zip(told["strengths"].tolist(), told["features"], strict=True))
+    rows: list[dict[str, float | list[list[float]]]] = []
+    for strength in sorted({0.0, max(chosen)}):
+        values = correlation_map(features[strength].double(), SIDE).tolist()
+        rows.append({"strength": strength, "absolute": [[round(v, 2) for v in r] for r in values]})
+    return rows
 
 
 def _training(fitted: Fitted) -> list[dict[str, Any]]:

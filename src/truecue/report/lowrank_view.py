@@ -8,7 +8,7 @@ from typing import Any
 
 from truecue.report import rank_figures as draw
 from truecue.report.figures import Line, Panel
-from truecue.report.svg import svg
+from truecue.report.svg import data_address, svg
 from truecue.report.view import count, interval, measure, percent, sides
 
 
@@ -121,6 +121,11 @@ def _panels(found: Mapping[str, Any]) -> list[Panel]:
     note = f"features of {count(found['spectra']['n'])} training images"
     title = "Singular values over their sum"
     panels.append(Panel(title, note, source, title, draw.legend(names), False))
+    for row in found["correlations"]:
+        title, strength = "Which features go together", f"strength {row['strength']:g}"
+        picture = data_address(draw.map_file(row["absolute"]))
+        note = f"{strength}: absolute correlations"
+        panels.append(Panel(title, note, picture, f"{title}, {strength}", [], False))
     stages: dict[str, list[Mapping[str, Any]]] = {}
     for row in found["training"]:
         stages.setdefault(row["stage"], []).append(row)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truecue.report.figures import Line, bar
+from truecue.report.svg import svg_file
 from truecue.report.view import Measure
 
 if TYPE_CHECKING:
@@ -109,6 +110,18 @@ def worth(rows: Sequence[tuple[str, Mapping[str, Measure]]]) -> Any:
         axes.grid(axis="x")
 
     return draw
+
+
+def map_file(values: Sequence[Sequence[float]]) -> bytes:
+    """Absolute correlations as a heat map, the content of an SVG file; empty without features."""
+
+    def draw(axes: Axes) -> None:
+        if values:
+            axes.imshow(values, vmin=0, vmax=1, cmap="Oranges", interpolation="nearest")
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+    return svg_file(2.6, 2.6, draw, 0.05, 0.05, 0.05, 0.05)
 
 
 def legend(names: Sequence[str]) -> list[Line]:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST = 24
 """Heat maps on a page, at most."""
+ERROR_OF = 2500
+"""Shares of conflicting images count as the same if they differ by no more than the standard error
+of a share of so many images: 1 % and 1.2 %, 5 % and 5.4 %, 20 % and 20.8 %."""
 
 
 def write_rank_page(
@@ -70,6 +73,7 @@ def render(found: RankComparison, files: Mapping[str, bytes], numbers: Mapping[s
         center=found.center,
         n=count(found.n),
         rows=rows(numbers),
+        unknown=any("–" in row for row in rows(numbers)),
         biased=any(model["conflicting"] is not None for model in models),
         few=any(model["n"] < 2 * model["n_features"] for model in models),
         dead=[(m["name"], m["dead"]) for m in models if m["dead"]],
@@ -123,43 +127,58 @@ def figures(found: RankComparison) -> dict[str, bytes]:
     """Every figure as the content of an SVG file, by file name."""
     shares = [(m.sizes / m.sizes.sum().clamp(min=1e-300)).tolist() for m in found.models]
     files = {"spectra.svg": svg_file(4.6, 2.9, draw.spectra(shares), left=0.75)}
-    for name, key in (("against_bias.svg", "conflicting_share"), ("against_strength.svg",
-                                                                  "strength")):  # fmt: skip
+    for name, key in _PROPERTIES.items():
         points = [m for m in found.models if getattr(m, key) is not None]
-        if len({getattr(m, key) for m in points}) > 1:
+        if len(alike(points, key)) > 1:
             files[name] = svg_file(4.8, 2.9, against(points, key), right=0.8)
     for k, model in enumerate(found.models[:MOST]):
-        files[f"correlation-{k}.svg"] = svg_file(2.6, 2.6, _heat(model), 0.3, 0.3, 0.05, 0.05)
+        files[f"correlation-{k}.svg"] = draw.map_file(model.correlation.tolist())
     return files
 
 
+def alike(models: list[FeatureRank], key: str) -> list[list[FeatureRank]]:
+    """Models of about the same share of conflicting images, or of the same strength, ascending.
+
+    A suite's share is not exact: it differs a little from seed to seed.
+    """
+    groups: list[list[FeatureRank]] = []
+    for model in sorted(models, key=lambda m: float(getattr(m, key))):
+        first = getattr(groups[-1][0], key) if groups else math.nan
+        share = key == "conflicting_share"
+        near = math.sqrt(first * (1 - first) / ERROR_OF) if share else 0.0
+        if getattr(model, key) - first <= near:
+            groups[-1].append(model)
+        else:
+            groups.append([model])
+    return groups
+
+
 def against(models: list[FeatureRank], key: str, *, legend: bool = False) -> Any:
-    """H against one property of the models, with accuracies on a second axis; means over equals.
+    """H against one property of the models, with accuracies on a second axis; means over alike.
 
     A page has the legend beside its figures; `legend` puts it below one that stands alone.
     """
-    points: dict[float, list[FeatureRank]] = {}
-    for model in models:
-        points.setdefault(float(getattr(model, key)), []).append(model)
-    xs = sorted(points)
-    places = [float(k) for k in range(len(xs))]  # even distances: often chosen by factors
+    groups = alike(models, key)
+    places = [float(k) for k in range(len(groups))]  # even distances: often chosen by factors
 
-    def mean(name: str, x: float) -> float:
-        known = [getattr(m, name) for m in points[x] if getattr(m, name) is not None]
+    def mean(name: str, group: list[FeatureRank]) -> float:
+        known = [getattr(m, name) for m in group if getattr(m, name) is not None]
         return sum(known) / len(known) if known else math.nan
 
     def draw_it(axes: Axes) -> None:
         second = axes.twinx()
         for name, colour in (("aligned", draw.colour_of(1)), ("conflicting", draw.colour_of(2))):
-            values = [100 * mean(name, x) for x in xs]
+            values = [100 * mean(name, group) for group in groups]
             second.plot(places, values, color=colour, linestyle="--", marker="s", markersize=3)
-        axes.plot(places, [mean("entropy", x) for x in xs], color=draw.colour_of(0), marker="o",
-                  markersize=4)  # fmt: skip
-        for place, x in zip(places, xs, strict=True):
-            every = [m.entropy for m in points[x]]
+        axes.plot(places, [mean("entropy", group) for group in groups], color=draw.colour_of(0),
+                  marker="o", markersize=4)  # fmt: skip
+        for place, group in zip(places, groups, strict=True):
+            every = [m.entropy for m in group]
             axes.scatter([place] * len(every), every, color=draw.colour_of(0), s=8, alpha=0.5)
         share = key == "conflicting_share"
-        axes.set_xticks(places, [f"{100 * x:.3g} %" if share else f"{x:g}" for x in xs])
+        xs = [mean(key, group) for group in groups]
+        axes.set_xticks(places, [f"{float(f'{100 * x:.2g}'):g} %" if share else f"{x:g}"
+                                 for x in xs])  # fmt: skip
         axes.set(xlabel="conflicting training images" if share else "strength of the regulariser",
                  ylabel="H")  # fmt: skip
         second.set(ylim=(-3, 103), ylabel="accuracy on test images")
@@ -174,19 +193,9 @@ def against(models: list[FeatureRank], key: str, *, legend: bool = False) -> Any
     return draw_it
 
 
-def _heat(model: FeatureRank) -> Any:
-    def draw_it(axes: Axes) -> None:
-        if model.correlation.numel():
-            values = model.correlation.numpy()
-            axes.imshow(values, vmin=0, vmax=1, cmap="Oranges", interpolation="nearest")
-        axes.set_xticks([])
-        axes.set_yticks([])
-
-    return draw_it
-
-
 _AGAINST = ["H (left axis; dots: single models)", "accuracy on aligned test images",
             "accuracy on conflicting test images"]  # fmt: skip
+_PROPERTIES = {"against_bias.svg": "conflicting_share", "against_strength.svg": "strength"}
 _PANELS = {
     "spectra.svg": ("Singular values over their sum", "largest first"),
     "against_bias.svg": ("Effective rank against bias", "H, and accuracy (dashed, right axis)"),

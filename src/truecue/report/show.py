@@ -11,7 +11,7 @@ from torch import Tensor
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.evaluate import apply, predictions
-from truecue.engine.judge import goes_with as goes_with  # noqa: PLC0414
+from truecue.engine.judge import goes_with
 from truecue.engine.run import Branch
 from truecue.metrics.intervals import wilson
 from truecue.nets.classifier import Classifier
