@@ -79,7 +79,8 @@ class Source:
                     )
         self.tag = str(audit.facts["encoder"]["digest"])[:8]
         """Part of the addresses of pictures, so that browsers may keep them."""
-        self.reviews = Reviews(audit.folder / "labels.sqlite")
+        images = {name: str(part["digest"]) for name, part in audit.facts["splits"].items()}
+        self.reviews = Reviews(audit.folder / "labels.sqlite", images)
         self.verdicts = audit.verdicts()
         self.directions = DirectionAnswers(self.verdicts)
         self._measuring = threading.Lock()

@@ -20,6 +20,7 @@ from truecue.audit.audit import FORMAT, Audit
 from truecue.audit.components import class_components, names_of
 from truecue.audit.features import Store, encode, predict
 from truecue.audit.head import EPOCHS, fit_head
+from truecue.audit.reviews import Reviews
 from truecue.config import Config, read_toml
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
@@ -122,7 +123,7 @@ def make_audit(
         "precision": device.precision,
     }
     if fresh:
-        _set_aside(folder, images)
+        _keep_reviews(folder)
         (folder / "audit.json").unlink(missing_ok=True)
     claim(folder, asked, {"versions": _versions()}, fresh=fresh)
     if (folder / "audit.json").is_file():
@@ -309,16 +310,12 @@ class _Maker:
         return notes
 
 
-def _set_aside(folder: Path, images: dict[str, str]) -> None:
-    """Put answers about labels of other images into a file of their own: they go by position."""
-    path = folder / "run.toml"
-    before = read_toml(path).get("asked", {}).get("images") if path.is_file() else None
-    if not before or before == images:
-        return
-    for end in ("", "-wal", "-shm"):
-        old = folder / f"labels.sqlite{end}"
-        if old.is_file():
-            old.replace(folder / f"labels-{before['test'][:8]}.sqlite{end}")
+def _keep_reviews(folder: Path) -> None:
+    """Let answers about labels that an earlier version wrote be about the images of then."""
+    run = folder / "run.toml"
+    if run.is_file():
+        images = read_toml(run).get("asked", {}).get("images", {})
+        Reviews(folder / "labels.sqlite", images).all()
 
 
 def _check_card(net: Classifier | None) -> None:
