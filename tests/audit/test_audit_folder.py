@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from truecue.data.suites.gratings import Gratings
 from truecue.engine.device import Device
 from truecue.engine.features import digest_of
 from truecue.engine.run import Run
-from truecue.errors import ConfigError, DataError, RunMismatch
+from truecue.errors import ConfigError, DataError, RunMismatch, StorageError
 from truecue.methods.erm import ERM
 from truecue.metrics.ranking import rank
 from truecue.metrics.spurious import importance, spuriosity
@@ -273,6 +275,65 @@ def test_it_goes_on_and_refuses_other_settings(
         again.gaps()
     with pytest.raises(DataError, match="no feature has been judged"):
         again.ranking("test")
+
+
+def test_a_folder_has_one_maker_at_a_time(
+    folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    place, encode, refused = folder / "two", make_module.encode, []
+    few = AuditSettings(features=2)
+
+    def another_comes(*args: object, **options: object) -> object:
+        with pytest.raises(StorageError, match="another process is making an audit in"):
+            make_audit(place, data, net, settings=few, device=CPU)
+        refused.append(True)
+        return encode(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(make_module, "encode", another_comes)
+    assert (
+        max(len(made) for made in make_audit(place, data, net, device=CPU)._features.values()) == 5
+    )
+    assert refused
+    with pytest.raises(RunMismatch):
+        make_audit(place, data, net, settings=few, device=CPU)
+
+
+def test_a_lock_alone_leaves_the_folder_free(
+    folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    place = folder / "free"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_module, "encode", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_audit(place, data, net, device=CPU)
+    few = AuditSettings(features=2)
+    assert make_audit(place, data, net, settings=few, device=CPU).facts["settings"]["features"] == 2
+
+
+@pytest.mark.parametrize("what", ["model", "settings", "images"])
+def test_a_finished_audit_of_something_else_is_not_taken_for_it(
+    folder: Path, data: Splits, net: Classifier, what: str
+):
+    asked = {"data": data, "net": net, "settings": AuditSettings()}
+    if what == "model":
+        other = deepcopy(net)
+        other.head.bias.data += 1
+        asked["net"] = other
+    elif what == "settings":
+        asked["settings"] = AuditSettings(features=2)
+    else:
+        asked["data"] = replace(data, val=data.val.select(torch.arange(1, len(data.val))))
+    place = folder / f"lies about {what}"
+    first = make_audit(place, data, net, device=CPU)
+    told = make_audit(folder / f"other {what}", **asked, device=CPU)
+    shutil.copy(told.folder / "run.toml", place / "run.toml")
+    found = make_audit(place, **asked, device=CPU)
+    assert found.facts != first.facts
+    assert found.facts == told.facts
 
 
 def test_answers_are_about_classes_by_their_names(folder: Path, data: Splits, net: Classifier):

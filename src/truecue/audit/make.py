@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from truecue.atomic import atomic, write_text
+from truecue.atomic import LOCK, atomic, locked, write_text
 from truecue.audit.audit import FORMAT, Audit
 from truecue.audit.components import class_components, names_of
 from truecue.audit.features import Store, encode, predict
@@ -96,7 +96,7 @@ def make_audit(
         ConfigError: neither a model nor an encoder is given, or one was not made by `build`.
         DataError: a network does not fit the images, or the cues do not.
         RunMismatch: the folder holds an audit with other settings, images or networks.
-        StorageError: something could not be written.
+        StorageError: something could not be written, or another process is making an audit there.
 
     Source: Moayeri et al. 2023 (arXiv 2212.02648), section 3.
     """
@@ -122,14 +122,21 @@ def make_audit(
         "cues": cues is not None,
         "precision": device.precision,
     }
-    if fresh:
-        _keep_reviews(folder)
-        (folder / "audit.json").unlink(missing_ok=True)
-    claim(folder, asked, {"versions": _versions()}, fresh=fresh)
-    if (folder / "audit.json").is_file():
-        return Audit(folder)
-    with torch.random.fork_rng():
-        return maker.make(net, eyes, cues, dict(facts or {}))
+    with locked(
+        folder / LOCK,
+        f"another process is making an audit in {folder}; wait for it, or use another folder",
+    ):
+        if fresh:
+            _keep_reviews(folder)
+            (folder / "audit.json").unlink(missing_ok=True)
+        claim(folder, asked, {"versions": _versions()}, fresh=fresh)
+        if (folder / "audit.json").is_file():
+            found = Audit(folder)
+            if _is_of(found.facts, asked, eyes):
+                return found
+            (folder / "audit.json").unlink()
+        with torch.random.fork_rng():
+            return maker.make(net, eyes, cues, dict(facts or {}))
 
 
 class _Maker:
@@ -308,6 +315,17 @@ class _Maker:
                         " little there; look at the rank correlation instead"
                     )
         return notes
+
+
+def _is_of(facts: Mapping[str, Any], asked: Mapping[str, Any], eyes: Classifier) -> bool:
+    """Whether a finished audit is of the networks, images and settings that run.toml tells."""
+    images = {name: part["digest"] for name, part in facts["splits"].items()}
+    return (
+        images == asked["images"]
+        and facts["settings"] == asked["settings"]
+        and facts["encoder"]["digest"] == digest_of(eyes)
+        and asked["model"] in (None, facts["model"]["digest"])
+    )
 
 
 def _keep_reviews(folder: Path) -> None:
