@@ -241,6 +241,21 @@ def test_another_encoder_gets_a_head_of_its_own(folder: Path, data: Splits, net:
     assert knows.facts["encoder"]["head"] == "own"
 
 
+def test_networks_are_those_that_the_audit_is_about(folder: Path, data: Splits, net: Classifier):
+    torch.manual_seed(6)
+    eyes = build("conv3", channels=3, size=data.train.shape[1], n_classes=2)
+    settings = AuditSettings(head_epochs=1)
+    place = folder / "networks"
+    audit = make_audit(place, data, net, encoder=eyes, settings=settings, device=CPU)
+    for end in ("safetensors", "json"):  # of the same architecture, so that it would fit
+        shutil.copy(place / f"encoder.{end}", place / f"model.{end}")
+    with pytest.raises(DataError, match=r"model\.safetensors is not the model that audit\.json"):
+        audit.model()
+    (place / "encoder.safetensors").unlink()
+    with pytest.raises(DataError, match=r"no weights file .*encoder\.safetensors.* audit again"):
+        audit.encoder()
+
+
 def test_it_goes_on_and_refuses_other_settings(
     folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
 ):
