@@ -292,6 +292,43 @@ def test_it_goes_on_and_refuses_other_settings(
         again.ranking("test")
 
 
+@pytest.mark.parametrize(
+    "lost", ["test/columns.npy", "train/order.npy", "model.safetensors", "encoder.json"]
+)
+def test_an_audit_that_has_lost_files_is_made_again(
+    folder: Path, data: Splits, net: Classifier, lost: str
+):
+    torch.manual_seed(7)
+    eyes = build("conv3", channels=3, size=data.train.shape[1], n_classes=2)
+    settings = AuditSettings(head_epochs=1)
+    place = folder / lost.replace("/", " ")
+
+    def made() -> Audit:
+        return make_audit(place, data, net, encoder=eyes, settings=settings, device=CPU)
+
+    whole = made()
+    f = whole.features(0)[0].feature
+    whole.verdicts().add(Judgement(0, f, "ann", "background"))
+    content = (place / lost).read_bytes()
+    for left in (None, content[: len(content) // 2]):
+        (place / lost).unlink() if left is None else (place / lost).write_bytes(left)
+        assert not Audit(place).is_whole()
+        again = made()
+        assert again.is_whole()
+        assert again.facts == whole.facts
+        assert (place / lost).read_bytes() == content
+        assert again.verdicts().aggregate().spurious() == {0: {f}}
+
+
+def test_an_array_of_another_shape_is_no_part_of_the_audit(
+    folder: Path, data: Splits, net: Classifier
+):
+    place = folder / "shapes"
+    make_audit(place, data, net, device=CPU)
+    shutil.copy(place / "train" / "columns.npy", place / "test" / "columns.npy")
+    assert make_audit(place, data, net, device=CPU).columns("test").shape[0] == len(data.test)
+
+
 def test_a_folder_has_one_maker_at_a_time(
     folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
 ):

@@ -181,6 +181,21 @@ class Audit:
             )
         return net
 
+    def is_whole(self) -> bool:
+        """Whether the arrays and networks that `make_audit` writes are there and fit audit.json."""
+        try:
+            for split in self.splits:
+                n, w = int(self.facts["splits"][split]["n"]), self.width
+                shapes = {"labels": (n,), "predicted": (n,), "grouped": (n,), "columns": (n, w),
+                          "order": (w, n)}  # fmt: skip
+                if any(self._array(split, name).shape != shapes[name] for name in shapes):
+                    return False
+            self.model()
+            self.encoder()
+        except DataError:
+            return False
+        return True
+
     def check(self, data: Splits) -> None:
         """Refuse images that are not those of the audit.
 

@@ -74,7 +74,8 @@ def make_audit(
     """Find the features that a classifier may go by, and rank all images by them.
 
     Killed and called again with the same arguments, it goes on where it was: features are kept
-    shard by shard in the cache, and everything after them takes seconds. `measure_gaps` follows.
+    shard by shard in the cache, and everything after them takes seconds. A finished audit is read
+    back, and made again where some of its files are lost or damaged. `measure_gaps` follows.
 
     Args:
         folder: for all that is kept.
@@ -132,7 +133,7 @@ def make_audit(
         claim(folder, asked, {"versions": _versions()}, fresh=fresh)
         if (folder / "audit.json").is_file():
             found = Audit(folder)
-            if _is_of(found.facts, asked, eyes):
+            if _is_of(found.facts, asked, eyes) and found.is_whole():
                 return found
             (folder / "audit.json").unlink()
         with torch.random.fork_rng():
