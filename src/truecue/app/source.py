@@ -20,9 +20,9 @@ from truecue.audit.audit import Audit, Feature
 from truecue.audit.direction_answers import DirectionAnswers
 from truecue.audit.measure import measure_gaps, verdicts_digest
 from truecue.audit.reviews import Reviews
-from truecue.audit.verdicts import Aggregate, Judgement, PairVerdict
+from truecue.audit.verdicts import TIMEOUT, Aggregate, Judgement, PairVerdict
 from truecue.data.sets import ImageSet, Splits
-from truecue.errors import DataError
+from truecue.errors import DataError, StorageError
 from truecue.metrics.agreement import Null, null_gap
 from truecue.metrics.ranking import EndHits, end_hits
 
@@ -214,8 +214,15 @@ class Source:
         if not path.exists():
             return []
         address = f"file:{quote(str(path.resolve()))}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=10)) as db:
-            return db.execute(query, values).fetchall()
+        try:
+            with closing(sqlite3.connect(address, uri=True, timeout=TIMEOUT)) as db:
+                return db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error) or "no such table" in str(error):
+                raise DataError(f"{path} is not a file of answers: {error}") from None
+            raise StorageError(
+                f"{path} could not be read: {error}; answers stored before are intact"
+            ) from error
 
     # --- gaps
 

@@ -65,8 +65,8 @@ def repair_page(source: Source, split: str) -> RepairPage:
     if told is None:
         models = sorted(path.name for path in (Path(folder) / "repair").glob("*.safetensors"))
         return RepairPage(folder=folder, there=False, models=models, since=[], split=split,
-                          splits=[], n=0, rows=[], repaired=[], notes=[], headline="", tone="", outcomes=[],
-                          moved=False, settings="", command="", next=[])  # fmt: skip
+                          splits=[], n=0, rows=[], repaired=[], notes=[], headline="", tone="",
+                          outcomes=[], moved=False, settings="", command="", next=[])  # fmt: skip
     try:
         splits = list(told["before"])
         split = split or splits[-1]
