@@ -178,7 +178,7 @@ def test_command(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     assert "512 images (train), not centred" in ran.output
     assert "run0.02" in ran.output
-    assert "[bold]" in ran.output, "names are no markup"
+    assert "\n [bold]" in ran.output, "names are no markup"
     numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
     shares = [m["conflicting_share"] for m in numbers["models"]]
     assert shares == pytest.approx([0.02, 0.5, 0.02], abs=0.01), "each run has its own data"
