@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from truecue.atomic import atomic, write_text
+from truecue.atomic import atomic, locked, write_text
 from truecue.errors import StorageError
 
 
@@ -85,3 +87,46 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
 def test_text_is_utf8(tmp_path: Path) -> None:
     write_text(tmp_path / "x.txt", "Möwe – ±")
     assert (tmp_path / "x.txt").read_bytes().decode("utf-8") == "Möwe – ±"
+
+
+_HOLDS = """
+import sys
+from pathlib import Path
+from truecue.atomic import locked
+with locked(Path(sys.argv[1]), "busy"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+def test_a_lock_is_of_one_process_and_ends_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".lock"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", _HOLDS, str(path)], **pipes) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(StorageError, match="in use"),
+            locked(path, "in use"),
+        ):
+            pass
+        other.kill()
+        with locked(path):  # waits until it is gone
+            pass
+    with locked(path, "in use"):
+        pass
+
+
+def test_where_there_are_no_locks_nothing_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with locked(tmp_path / ".lock", "busy"), locked(tmp_path / ".lock", "busy"):
+        assert names(tmp_path) == [".lock"]
+
+
+def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match="could not write"), locked(tmp_path / "file" / ".lock"):
+        pass

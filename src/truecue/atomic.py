@@ -1,4 +1,4 @@
-"""Files that are either wholly written or not there at all."""
+"""Files that are either wholly written or not there at all, and folders with one writer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from truecue.errors import StorageError
+
+LOCK = ".lock"
+"""Name of the file in a folder that its writer holds; it stays there, and is empty."""
 
 
 @contextmanager
@@ -46,3 +49,33 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Hold a lock on a file, which is made; a process lets go of it however it ends.
+
+    Nothing is held where the system (Windows) or the file system has no such locks.
+
+    Args:
+        path: of the file.
+        busy: what to say where another process holds it; None: wait for it.
+
+    Raises:
+        StorageError: another process holds it, or the file could not be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"could not write {path}: {error.strerror}") from error
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise StorageError(busy) from None
+        except (ImportError, OSError):  # no such locks here: two at once are then not noticed
+            pass
+        yield

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -259,6 +261,26 @@ def test_answers_about_another_encoder_are_not_mistaken_for_this_one_s(
     assert ada.post("/undo").headers["location"] == f"/judge/0/{f}"
     assert ada.post("/undo").headers["location"] == "/judge"
     assert [j.encoder for j in source.verdicts.all()] == ["another"]
+
+
+def test_answers_that_cannot_be_read_are_told_in_a_sentence(
+    source: Source, judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, f = judge("Ada"), source.audit.features(0)[0].feature
+    ada.answer(0, f)
+    monkeypatch.setattr("truecue.app.source.TIMEOUT", 0.05)
+    path = source.verdicts.path
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")  # in which a writer keeps readers out
+        other.execute("BEGIN EXCLUSIVE")
+        page = ada.get("/judge")
+        assert page.status_code == 507
+        assert "database is locked; answers stored before are intact" in page.text
+        other.execute("ROLLBACK")
+    path.write_text("no database at all, but long enough to be taken for one")
+    page = ada.get("/judge")
+    assert page.status_code == 404
+    assert "is not a file of answers" in page.text
 
 
 def test_undo_leaves_answers_about_features_that_are_gone(

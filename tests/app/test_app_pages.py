@@ -17,6 +17,7 @@ from app_help import CPU, NASTY, Person, judge_all
 from truecue.audit.make import AuditSettings, make_audit
 from truecue.audit.measure import measure_gaps
 from truecue.metrics.agreement import agreement
+from truecue.repair.earlier import compared
 from truecue.repair.tune import TuneSettings
 
 pytest.importorskip("fastapi", reason="the app's packages are not installed")
@@ -368,6 +369,51 @@ def test_repairs_are_shown_where_there_are_some(
     text = ada.get("/repair").text
     assert "Nothing has been repaired yet" not in text
     assert "no numbers about them" in text
+
+
+def test_a_repair_says_what_has_changed_since(source: Source, judge: Callable[..., Person]) -> None:
+    ada, f = judge("Ada"), source.audit.features(3)[0].feature
+    ada.answer(3, f)
+    ada.post("/measure", back="/repair")
+
+    def state(gap: float) -> dict[str, Any]:
+        values = {"accuracy": 0.8, "low": 0.6, "high": 0.6 + gap, "gap": gap, "untouched": 0.5}
+        ends = {k: {"value": v, "low": v - 0.1, "high": v + 0.1, "n": 9} for k, v in values.items()}
+        return {part: ends | {"curve": [0.6, None, 0.9]} for part in ("val", "test")}
+
+    change = {"gap": {"value": -0.2, "low": -0.3, "high": -0.1}}
+    change["accuracy"] = change["gap"]
+    folder = source.audit.folder / "repair"
+    of = compared(source.audit, source.gaps()["stats_from"])
+    told = {
+        "kind": "repair", "model": source.audit.facts["model"]["digest"], "of": of,
+        "before": state(0.3), "notes": [], "sizes": {"val": 20, "test": 40},
+        "methods": {"spufix": {
+            "title": "SpuFix", "parts": state(0.1), "change": {"val": change, "test": change},
+            "model": "spufix.safetensors", "command": "", "over_seeds": None,
+            "runs": [{"seed": None}],
+        }},
+        "repaired": [{"name": source.classes[3]}], "audit": str(folder.parent),
+        "folder": str(folder), "facts": {"data": "digits"}, "seeds": [0], "first": "spufix",
+        "settings": TuneSettings().to_dict(),
+    }  # fmt: skip
+    folder.mkdir()
+    path = folder / "repair.json"
+    path.write_text(json.dumps(told))
+    assert ada.json("/repair.json")["since"] == []
+    assert "Since this repair" not in ada.get("/repair").text
+    assert "The model has been repaired" in ada.get("/bias").text
+    ada.answer(3, f, "main_object")
+    ada.answer(4, source.audit.features(4)[0].feature)
+    ada.post("/measure", back="/repair")
+    assert ada.json("/repair.json")["since"] == ["verdicts have changed"]
+    text = ada.get("/repair").text
+    assert "Since this repair, verdicts have changed: these numbers" in text
+    assert "The model has been repaired" not in ada.get("/bias").text
+    path.write_text(json.dumps(told | {"of": of | {"scaling": "train of then"}}))
+    assert len(ada.json("/repair.json")["since"]) == 2
+    path.write_text(json.dumps(told | {"of": of | {"images": {"test": "another"}}}))
+    assert not ada.json("/repair.json")["there"]
 
 
 def test_cues_are_shown_where_there_is_a_table(

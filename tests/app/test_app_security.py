@@ -268,6 +268,19 @@ def test_wrong_passwords_cost_time(
     assert waited == [security.PATIENCE] * 2
 
 
+def test_what_is_no_password_is_a_wrong_one(
+    judge: Callable[..., Person], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import asyncio
+
+    monkeypatch.setattr(security, "PATIENCE", 0)
+    ada = judge(password="open sesame")
+    for given in ("Basic \u00e9", "Basic a", "Basic /w==", "Basic", "Bearer x"):
+        headers = ((b"host", b"127.0.0.1"), (b"authorization", given.encode("latin-1")))
+        status, _ = asyncio.run(_asked(ada.app, "/classes.json", *headers))
+        assert status == 401, given
+
+
 def test_a_name_server_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(security.socket, "getfqdn", lambda: asked.append(1) or "gpu.example.org")
@@ -288,6 +301,20 @@ def test_odd_numbers_in_addresses_are_no_errors(judge: Callable[..., Person]) ->
         page = ada.get("/classes", params={"read": read})
         assert page.status_code == 200
         assert "answers were read" not in page.text
+
+
+@pytest.mark.parametrize("length", [30, 900, 5000])
+def test_numbers_of_any_length_in_paths_are_no_errors(
+    judge: Callable[..., Person], length: int
+) -> None:
+    ada, number = judge("Ada"), "9" * length
+    for path in (
+        f"/class/{number}", f"/class/0/feature/{number}", f"/judge/0/{number}",
+        f"/image/test/{number}", f"/crop/test/{number}", f"/picture/top/0/{number}/1",
+        f"/picture/direction/0/{number}", f"/plot/direction/{number}/0",
+    ):  # fmt: skip
+        assert ada.get(path).status_code in ((404, 422) if length < 1000 else (414,)), path
+    assert ada.post(f"/judge/0/{number}", answer="background").status_code in (414, 422)
 
 
 def test_requests_have_a_size(judge: Callable[..., Person]) -> None:

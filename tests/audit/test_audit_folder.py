@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 import time
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from truecue.data.suites.gratings import Gratings
 from truecue.engine.device import Device
 from truecue.engine.features import digest_of
 from truecue.engine.run import Run
-from truecue.errors import ConfigError, DataError, RunMismatch
+from truecue.errors import ConfigError, DataError, RunMismatch, StorageError
 from truecue.methods.erm import ERM
 from truecue.metrics.ranking import rank
 from truecue.metrics.spurious import importance, spuriosity
@@ -238,6 +241,21 @@ def test_another_encoder_gets_a_head_of_its_own(folder: Path, data: Splits, net:
     assert knows.facts["encoder"]["head"] == "own"
 
 
+def test_networks_are_those_that_the_audit_is_about(folder: Path, data: Splits, net: Classifier):
+    torch.manual_seed(6)
+    eyes = build("conv3", channels=3, size=data.train.shape[1], n_classes=2)
+    settings = AuditSettings(head_epochs=1)
+    place = folder / "networks"
+    audit = make_audit(place, data, net, encoder=eyes, settings=settings, device=CPU)
+    for end in ("safetensors", "json"):  # of the same architecture, so that it would fit
+        shutil.copy(place / f"encoder.{end}", place / f"model.{end}")
+    with pytest.raises(DataError, match=r"model\.safetensors is not the model that audit\.json"):
+        audit.model()
+    (place / "encoder.safetensors").unlink()
+    with pytest.raises(DataError, match=r"no weights file .*encoder\.safetensors.* audit again"):
+        audit.encoder()
+
+
 def test_it_goes_on_and_refuses_other_settings(
     folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
 ):
@@ -266,12 +284,108 @@ def test_it_goes_on_and_refuses_other_settings(
     audit.verdicts().add(Judgement(0, audit.features(0)[0].feature, "ann", "background"))
     measure_gaps(audit)
     again = make_audit(place, data, net, settings=few, device=CPU, fresh=True)
-    assert [len(again.features(c)) for c in range(2)] <= [2, 2]
+    assert all(len(again.features(c)) <= 2 for c in range(len(again.classes)))
     assert len(again.verdicts().all()) == 1  # what people did is kept
     with pytest.raises(DataError, match="there are no gaps"):
         again.gaps()
     with pytest.raises(DataError, match="no feature has been judged"):
         again.ranking("test")
+
+
+@pytest.mark.parametrize(
+    "lost", ["test/columns.npy", "train/order.npy", "model.safetensors", "encoder.json"]
+)
+def test_an_audit_that_has_lost_files_is_made_again(
+    folder: Path, data: Splits, net: Classifier, lost: str
+):
+    torch.manual_seed(7)
+    eyes = build("conv3", channels=3, size=data.train.shape[1], n_classes=2)
+    settings = AuditSettings(head_epochs=1)
+    place = folder / lost.replace("/", " ")
+
+    def made() -> Audit:
+        return make_audit(place, data, net, encoder=eyes, settings=settings, device=CPU)
+
+    whole = made()
+    f = whole.features(0)[0].feature
+    whole.verdicts().add(Judgement(0, f, "ann", "background"))
+    content = (place / lost).read_bytes()
+    for left in (None, content[: len(content) // 2]):
+        (place / lost).unlink() if left is None else (place / lost).write_bytes(left)
+        assert not Audit(place).is_whole()
+        again = made()
+        assert again.is_whole()
+        assert again.facts == whole.facts
+        assert (place / lost).read_bytes() == content
+        assert again.verdicts().aggregate().spurious() == {0: {f}}
+
+
+def test_an_array_of_another_shape_is_no_part_of_the_audit(
+    folder: Path, data: Splits, net: Classifier
+):
+    place = folder / "shapes"
+    make_audit(place, data, net, device=CPU)
+    shutil.copy(place / "train" / "columns.npy", place / "test" / "columns.npy")
+    assert make_audit(place, data, net, device=CPU).columns("test").shape[0] == len(data.test)
+
+
+def test_a_folder_has_one_maker_at_a_time(
+    folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    place, encode, refused = folder / "two", make_module.encode, []
+    few = AuditSettings(features=2)
+
+    def another_comes(*args: object, **options: object) -> object:
+        with pytest.raises(StorageError, match="another process is making an audit in"):
+            make_audit(place, data, net, settings=few, device=CPU)
+        refused.append(True)
+        return encode(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(make_module, "encode", another_comes)
+    assert (
+        max(len(made) for made in make_audit(place, data, net, device=CPU)._features.values()) == 5
+    )
+    assert refused
+    with pytest.raises(RunMismatch):
+        make_audit(place, data, net, settings=few, device=CPU)
+
+
+def test_a_lock_alone_leaves_the_folder_free(
+    folder: Path, data: Splits, net: Classifier, monkeypatch: pytest.MonkeyPatch
+):
+    place = folder / "free"
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make_module, "encode", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_audit(place, data, net, device=CPU)
+    few = AuditSettings(features=2)
+    assert make_audit(place, data, net, settings=few, device=CPU).facts["settings"]["features"] == 2
+
+
+@pytest.mark.parametrize("what", ["model", "settings", "images"])
+def test_a_finished_audit_of_something_else_is_not_taken_for_it(
+    folder: Path, data: Splits, net: Classifier, what: str
+):
+    asked = {"data": data, "net": net, "settings": AuditSettings()}
+    if what == "model":
+        other = deepcopy(net)
+        other.head.bias.data += 1
+        asked["net"] = other
+    elif what == "settings":
+        asked["settings"] = AuditSettings(features=2)
+    else:
+        asked["data"] = replace(data, val=data.val.select(torch.arange(1, len(data.val))))
+    place = folder / f"lies about {what}"
+    first = make_audit(place, data, net, device=CPU)
+    told = make_audit(folder / f"other {what}", **asked, device=CPU)
+    shutil.copy(told.folder / "run.toml", place / "run.toml")
+    found = make_audit(place, **asked, device=CPU)
+    assert found.facts != first.facts
+    assert found.facts == told.facts
 
 
 def test_answers_are_about_classes_by_their_names(folder: Path, data: Splits, net: Classifier):
@@ -295,15 +409,40 @@ def test_answers_are_about_classes_by_their_names(folder: Path, data: Splits, ne
 
 def test_answers_about_labels_stay_with_their_images(folder: Path, data: Splits, net: Classifier):
     place = folder / "relabelled"
-    make_audit(place, data, net, device=CPU)
-    Reviews(place / "labels.sqlite").add("test", 7, "ann", "label_wrong")
-    make_audit(place, data, net, device=CPU, fresh=True)
-    assert len(Reviews(place / "labels.sqlite").all()) == 1
     fewer = replace(data, test=data.test.select(torch.arange(1, len(data.test))))
-    make_audit(place, fewer, net, device=CPU, fresh=True)
-    assert Reviews(place / "labels.sqlite").all() == []  # image 7 is another one now
-    (aside,) = place.glob("labels-*.sqlite")
-    assert [r.image for r in Reviews(aside).all()] == [7]
+    mended = replace(data, train=data.train.select(torch.arange(1, len(data.train))))
+
+    def reviews(of: Splits) -> Reviews:
+        made = make_audit(place, of, net, device=CPU, fresh=True)
+        images = {name: part["digest"] for name, part in made.facts["splits"].items()}
+        return Reviews(place / "labels.sqlite", images)
+
+    reviews(data).add("test", 7, "ann", "label_wrong")
+    first = reviews(mended)
+    assert [r.image for r in first.all()] == [7]  # it is about a test image
+    first.add("test", 8, "ann", "fine")
+    second = reviews(fewer)
+    assert second.all() == []  # image 7 is another one now
+    second.add("test", 7, "ann", "fine")
+    found = [(r.image, r.finding) for r in reviews(data).all()]
+    assert found == [(7, "label_wrong"), (8, "fine")]
+    assert [(r.image, r.finding) for r in reviews(fewer).all()] == [(7, "fine")]
+
+
+def test_answers_of_an_earlier_version_stay_with_their_images(
+    folder: Path, data: Splits, net: Classifier
+):
+    place = folder / "earlier"
+    make_audit(place, data, net, device=CPU)
+    with sqlite3.connect(place / "labels.sqlite") as db:
+        db.execute("CREATE TABLE reviews (split, image, annotator, finding, submitted)")
+        db.execute("INSERT INTO reviews VALUES ('test', 7, 'ann', 'fine', 5.0)")
+    db.close()
+    fewer = replace(data, test=data.test.select(torch.arange(1, len(data.test))))
+    for of, left in ((fewer, []), (data, [7])):
+        made = make_audit(place, of, net, device=CPU, fresh=True)
+        images = {name: part["digest"] for name, part in made.facts["splits"].items()}
+        assert [r.image for r in Reviews(place / "labels.sqlite", images).all()] == left
 
 
 def test_what_cannot_be_audited(folder: Path, data: Splits, net: Classifier):

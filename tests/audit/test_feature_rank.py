@@ -244,13 +244,14 @@ def test_command(tmp_path: Path) -> None:
         truecue.train(method, suite.load(), out=out, seed=k, arch="mlp-3x20", device=CPU,
                       facts=facts)  # fmt: skip
         runs.append(str(out))
-    save_classifier(net(), tmp_path / "other.safetensors")
-    command = ["rank", *runs, str(tmp_path / "other.safetensors"), "gratings", "--out",
+    save_classifier(net(), tmp_path / "[bold].safetensors")
+    command = ["rank", *runs, str(tmp_path / "[bold].safetensors"), "gratings", "--out",
                str(tmp_path / "page"), "--device", "cpu"]  # fmt: skip
     ran = CliRunner().invoke(app, command)
     assert ran.exit_code == 0, ran.output
     assert "512 images (train), not centred" in ran.output
     assert "run0.02" in ran.output
+    assert "\n [bold]" in ran.output, "names are no markup"
     numbers = json.loads((tmp_path / "page" / "rank.json").read_text())
     shares = [m["conflicting_share"] for m in numbers["models"]]
     assert shares[:2] == pytest.approx([0.02, 0.5], abs=0.01), "each run has its own data"

@@ -234,6 +234,31 @@ def test_tiny_classes_are_left_out_and_named(train: ImageSet, test: ImageSet) ->
         find_cues(train.select(train.y == 0), test, by_corner(test.images[:]))
 
 
+def test_rare_classes_are_among_the_measured_images(
+    test: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truecue.audit.cues._SAMPLE", 100)
+    many = scenes(9000, 0.9, 2)
+    ids = [(many.y == c).nonzero().squeeze(1)[:n] for c, n in enumerate((2900, 12, 10))]
+    tailed = many.select(torch.cat(ids))
+    seen: list[Tensor] = []
+
+    def look(train: Tensor, test: Tensor) -> dict[str, CueColumn]:
+        seen.extend((train, test))
+        return {}
+
+    table = found(by_corner, tailed, test, columns=look)
+    assert torch.bincount(tailed.y[seen[0]]).tolist() == [80, 10, 10]
+    assert len(seen[1]) == 100
+    corner = next(f for f in table.findings if f.name == CORNER)
+    assert corner.used is not None
+    # ten of each class, also where that makes more
+    seen.clear()
+    monkeypatch.setattr("truecue.audit.cues._SAMPLE", 25)
+    found(by_corner, tailed, test, columns=look)
+    assert torch.bincount(tailed.y[seen[0]]).tolist() == [10, 10, 10]
+
+
 def test_what_does_not_fit_is_refused(train: ImageSet, test: ImageSet) -> None:
     logits = by_bar(test.images[:])
     cases = [

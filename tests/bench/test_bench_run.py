@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -18,12 +19,22 @@ from bench_parts import SMALL, run_all, run_here, small
 from safetensors.torch import load_file
 
 from truecue.bench import pool, work
+from truecue.bench.run import _Progress
 from truecue.bench.store import Store
 from truecue.engine import device
 from truecue.engine.device import Device
 from truecue.errors import DataError, StorageError, SupervisionError, TruecueError
 
 ONE = SMALL.replace("seeds = [0, 1]", "seeds = [0]")
+
+
+def test_names_of_cells_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr", screen)
+    with _Progress(2, quiet=False, said=print) as bar:
+        bar.started("lff [/fast] on digits, seed 0")  # type: ignore[arg-type]
+    assert "lff [/fast]" in screen.getvalue()
 
 
 def test_finished_cells_are_never_run_again(tmp_path: Path) -> None:

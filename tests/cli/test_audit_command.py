@@ -184,6 +184,19 @@ def test_one_sentence_for_what_cannot_be(cli, images: Path, tmp_path: Path, more
     assert not out.exists()
 
 
+def test_names_of_cues_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from truecue.cli.audit import _show_cues
+
+    cue = {"name": "[/red]", "why": "exchanged for that [of] another class", "verdict": "alarm",
+           "kind": "region", "next": ["crop it: truecue train DATA"]}  # fmt: skip
+    _show_cues({"cues": [cue], "notes": [], "level": 0.1}, Console(highlight=False), "[b]")
+    said = capsys.readouterr().out
+    assert "Alarm, [/red]: exchanged for that [of] another class" in said
+    assert "truecue train [b]" in said
+
+
 def test_without_a_model_a_small_one_is_trained_and_the_page_says_so(
     cli,
     images: Path,  # noqa: F811

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
@@ -19,11 +18,11 @@ from torch import Tensor
 from truecue.app.probed import Probed
 from truecue.audit.audit import Audit, Feature
 from truecue.audit.direction_answers import DirectionAnswers
-from truecue.audit.measure import measure_gaps
+from truecue.audit.measure import measure_gaps, verdicts_digest
 from truecue.audit.reviews import Reviews
-from truecue.audit.verdicts import MINE, Aggregate, Judgement, PairVerdict
+from truecue.audit.verdicts import MINE, TIMEOUT, Aggregate, Judgement, PairVerdict
 from truecue.data.sets import ImageSet, Splits
-from truecue.errors import DataError
+from truecue.errors import DataError, StorageError
 from truecue.metrics.agreement import Null, null_gap
 from truecue.metrics.ranking import EndHits, end_hits
 
@@ -79,7 +78,8 @@ class Source:
                     )
         self.tag = str(audit.facts["encoder"]["digest"])[:8]
         """Part of the addresses of pictures, so that browsers may keep them."""
-        self.reviews = Reviews(audit.folder / "labels.sqlite")
+        images = {name: str(part["digest"]) for name, part in audit.facts["splits"].items()}
+        self.reviews = Reviews(audit.folder / "labels.sqlite", images)
         self.verdicts = audit.verdicts()
         self.directions = DirectionAnswers(self.verdicts)
         self._measuring = threading.Lock()
@@ -211,8 +211,15 @@ class Source:
         if not path.exists():
             return []
         address = f"file:{quote(str(path.resolve()))}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=10)) as db:
-            return db.execute(query, values).fetchall()
+        try:
+            with closing(sqlite3.connect(address, uri=True, timeout=TIMEOUT)) as db:
+                return db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if "not a database" in str(error) or "no such table" in str(error):
+                raise DataError(f"{path} is not a file of answers: {error}") from None
+            raise StorageError(
+                f"{path} could not be read: {error}; answers stored before are intact"
+            ) from error
 
     # --- gaps
 
@@ -255,11 +262,7 @@ class Source:
 
     def is_stale(self) -> bool:
         """Whether verdicts have changed since gaps were measured."""
-        spurious = sorted((c, sorted(f)) for c, f in self.judged().spurious().items())
-        known = self.gaps()["answers"]["digest"]
-        return bool(
-            known != hashlib.blake2b(json.dumps(spurious).encode(), digest_size=8).hexdigest()
-        )
+        return bool(self.gaps()["answers"]["digest"] != verdicts_digest(self.judged()))
 
     def measure(self) -> None:
         """Rank all images by the verdicts and measure gaps; readers see old or new files."""
@@ -325,15 +328,28 @@ class Source:
         return None
 
     def repair(self) -> dict[str, Any] | None:
-        """What the last repair of this model has written; None where there was none."""
+        """What the last repair of this model has written; None where there was none.
+
+        One of another model, or on other images, counts for nothing.
+        """
         path = self.audit.folder / "repair" / "repair.json"
-        told = _json(path) if path.is_file() else None
-        of = self.audit.facts["model"]["digest"]
-        return None if told and told.get("model", of) != of else told
+        if not path.is_file():
+            return None
+        told, model = _json(path), self.audit.facts["model"]["digest"]
+        images = {name: part["digest"] for name, part in self.audit.facts["splits"].items()}
+        was = told.get("of", {}).get("images", images)
+        return told if told.get("model", model) == model and was == images else None
+
+    def since(self, told: dict[str, Any]) -> list[str]:
+        """What has changed since a repair, in words."""
+        was = told.get("of", {})
+        now = {"verdicts": verdicts_digest(self.judged()), "scaling": self.gaps()["stats_from"]}
+        return [words for key, words in _CHANGED.items() if was.get(key, now[key]) != now[key]]
 
 
 _ABOUT = ("group", "definition", "link")
 _SAME = ("splits", "encoder", "model", "table")
+_CHANGED = {"verdicts": "verdicts have changed", "scaling": "features are scaled otherwise"}
 _MEASURED = ("k", "stats_from", "seed")
 
 

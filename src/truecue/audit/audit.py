@@ -29,7 +29,7 @@ from truecue.audit.features import Store, encode
 from truecue.audit.verdicts import Subject, Verdicts
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.engine.features import digest_of_set
+from truecue.engine.features import digest_of, digest_of_set
 from truecue.errors import ConfigError, DataError
 from truecue.metrics.ranking import Ranking
 from truecue.nets.classifier import Classifier, load_classifier
@@ -152,13 +152,49 @@ class Audit:
     # --- networks and images
 
     def model(self) -> Classifier:
-        """The audited model, on the CPU, in evaluation mode."""
-        return load_classifier(self.folder / "model.safetensors")
+        """The audited model, on the CPU, in evaluation mode.
+
+        Raises:
+            DataError: its files are absent, cannot be read, or are of another network.
+        """
+        return self._network("model", head=True)
 
     def encoder(self) -> Classifier:
-        """The network whose features these are, with the head that importance goes by."""
-        own = self.folder / "encoder.safetensors"
-        return load_classifier(own) if own.is_file() else self.model()
+        """The network whose features these are, with the head that importance goes by.
+
+        Raises:
+            DataError: see `model`.
+        """
+        if self.facts["model"]["is_encoder"]:
+            return self.model()
+        return self._network("encoder", head=False)
+
+    def _network(self, name: str, *, head: bool) -> Classifier:
+        path = self.folder / f"{name}.safetensors"
+        try:
+            net = load_classifier(path)
+        except DataError as error:
+            raise DataError(f"{error}. Making the audit again writes both files anew") from None
+        if digest_of(net, head=head) != self.facts[name]["digest"]:
+            raise DataError(
+                f"{path} is not the {name} that audit.json is about; make the audit again"
+            )
+        return net
+
+    def is_whole(self) -> bool:
+        """Whether the arrays and networks that `make_audit` writes are there and fit audit.json."""
+        try:
+            for split in self.splits:
+                n, w = int(self.facts["splits"][split]["n"]), self.width
+                shapes = {"labels": (n,), "predicted": (n,), "grouped": (n,), "columns": (n, w),
+                          "order": (w, n)}  # fmt: skip
+                if any(self._array(split, name).shape != shapes[name] for name in shapes):
+                    return False
+            self.model()
+            self.encoder()
+        except DataError:
+            return False
+        return True
 
     def check(self, data: Splits) -> None:
         """Refuse images that are not those of the audit.

@@ -31,7 +31,7 @@ LEAST = 0.05
 FEWEST = 10
 """Images of a class, in training and held out, below which it is left out."""
 
-_SAMPLE = 10_000  # images that are measured, of the training and of the held-out ones
+_SAMPLE = 10_000  # images that are measured, of either kind; more where classes need them
 _WIDE = 5_000_000  # scores held at a time
 _ORDER = ("alarm", "suspect", "candidate", "no evidence", "not judged")
 
@@ -77,7 +77,7 @@ def find_cues(
         nuisance: regions that the user knows not to matter, by name: a box (left, top, right,
             bottom, as shares of the image) or a mask bool [h, w].
         columns: further candidates, by name; or a function that makes them of the images that are
-            measured, at most 10,000 of either kind, from their positions.
+            measured, at most 10,000 of either kind (or 10 of each class), from their positions.
         core: names of properties and regions that may belong to the classes in this task, such as
             "hue" for kinds of fruit. They are candidates and raise no alarm.
         images: held-out images in which cues are exchanged, at most; two forward passes each for
@@ -189,8 +189,21 @@ def _enough(train: ImageSet, test: ImageSet) -> Tensor:
     return (counts[0] >= FEWEST) & (counts[1] >= FEWEST)
 
 
+def _first_of_each(y: Tensor) -> Tensor:
+    """Which images are among the first `FEWEST` of their class: bool [n]."""
+    by_class = y.argsort(stable=True)
+    total = torch.bincount(y)
+    place = torch.arange(len(y)) - (total.cumsum(0) - total)[y[by_class]]
+    first = torch.empty(len(y), dtype=torch.bool)
+    first[by_class] = place < FEWEST
+    return first
+
+
 def _sampled(train: ImageSet, test: ImageSet, logits: Tensor, seed: int) -> Measured:
-    """At most so many images of each split, of classes that have enough in both."""
+    """Some images of each split, of classes that have enough in both.
+
+    The fewest of each class that are enough, however rare it is, and others at random.
+    """
     notes: list[str] = []
     enough = _enough(train, test)
     if (reason := too_few(train, test)) is not None:
@@ -203,10 +216,13 @@ def _sampled(train: ImageSet, test: ImageSet, logits: Tensor, seed: int) -> Meas
         usable = enough[part.y].nonzero().squeeze(1)
         rng = torch.Generator().manual_seed(derive(seed, "cues", name))
         order = usable[torch.randperm(len(usable), generator=rng)]
-        if len(order) > _SAMPLE:
+        first = _first_of_each(part.y[order])
+        n = max(_SAMPLE, int(first.sum()))
+        if len(order) > n:
             kind = {"train": "training", "test": "held-out"}[name]
-            notes.append(f"measured: {_SAMPLE:,} of {len(part):,} {kind} images, drawn by the seed")
-        ids.append(order[:_SAMPLE].sort().values)
+            notes.append(f"measured: {n:,} of {len(part):,} {kind} images, drawn by the seed")
+        order = order[first.argsort(descending=True, stable=True)]
+        ids.append(order[:n].sort().values)
     kept, seen = train.select(ids[0]), test.select(ids[1])
     log_p = logits[ids[1]].double().log_softmax(1)
     own = log_p.gather(1, seen.y.unsqueeze(1)).squeeze(1)

@@ -16,9 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from truecue.atomic import write_text
+from truecue.atomic import locked, write_text
 from truecue.data.files import cache_folder
 from truecue.data.sets import ImageSet
 from truecue.engine import evaluate
@@ -123,7 +120,7 @@ def encode(
     folder = cache_folder() / f"encoded-{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with locked(folder / "lock"):  # another process may be encoding the same
             if not _complete(folder, key):
                 _fill(folder, key, images, encoder, device, f"features {what}".strip(), quiet)
     except OSError as error:
@@ -270,16 +267,3 @@ def _compare(folder: Path, known: dict[str, Any], key: dict[str, Any]) -> None:
 
 def _damaged(folder: Path, what: str) -> str:
     return f"the features in {folder} are damaged: {what}; remove the folder to encode anew"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process encodes into a folder; a killed one lets go of it."""
-    if sys.platform == "win32":  # pragma: no cover
-        yield
-        return
-    import fcntl
-
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -15,11 +15,12 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from truecue.atomic import atomic, write_text
+from truecue.atomic import LOCK, atomic, locked, write_text
 from truecue.audit.audit import FORMAT, Audit
 from truecue.audit.components import class_components, names_of
 from truecue.audit.features import Store, encode, predict
 from truecue.audit.head import EPOCHS, fit_head
+from truecue.audit.reviews import Reviews
 from truecue.config import Config, read_toml
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
@@ -73,7 +74,8 @@ def make_audit(
     """Find the features that a classifier may go by, and rank all images by them.
 
     Killed and called again with the same arguments, it goes on where it was: features are kept
-    shard by shard in the cache, and everything after them takes seconds. `measure_gaps` follows.
+    shard by shard in the cache, and everything after them takes seconds. A finished audit is read
+    back, and made again where some of its files are lost or damaged. `measure_gaps` follows.
 
     Args:
         folder: for all that is kept.
@@ -95,7 +97,7 @@ def make_audit(
         ConfigError: neither a model nor an encoder is given, or one was not made by `build`.
         DataError: a network does not fit the images, or the cues do not.
         RunMismatch: the folder holds an audit with other settings, images or networks.
-        StorageError: something could not be written.
+        StorageError: something could not be written, or another process is making an audit there.
 
     Source: Moayeri et al. 2023 (arXiv 2212.02648), section 3.
     """
@@ -121,14 +123,21 @@ def make_audit(
         "cues": cues is not None,
         "precision": device.precision,
     }
-    if fresh:
-        _set_aside(folder, images)
-        (folder / "audit.json").unlink(missing_ok=True)
-    claim(folder, asked, {"versions": _versions()}, fresh=fresh)
-    if (folder / "audit.json").is_file():
-        return Audit(folder)
-    with torch.random.fork_rng():
-        return maker.make(net, eyes, cues, dict(facts or {}))
+    with locked(
+        folder / LOCK,
+        f"another process is making an audit in {folder}; wait for it, or use another folder",
+    ):
+        if fresh:
+            _keep_reviews(folder)
+            (folder / "audit.json").unlink(missing_ok=True)
+        claim(folder, asked, {"versions": _versions()}, fresh=fresh)
+        if (folder / "audit.json").is_file():
+            found = Audit(folder)
+            if _is_of(found.facts, asked, eyes) and found.is_whole():
+                return found
+            (folder / "audit.json").unlink()
+        with torch.random.fork_rng():
+            return maker.make(net, eyes, cues, dict(facts or {}))
 
 
 class _Maker:
@@ -309,16 +318,23 @@ class _Maker:
         return notes
 
 
-def _set_aside(folder: Path, images: dict[str, str]) -> None:
-    """Put answers about labels of other images into a file of their own: they go by position."""
-    path = folder / "run.toml"
-    before = read_toml(path).get("asked", {}).get("images") if path.is_file() else None
-    if not before or before == images:
-        return
-    for end in ("", "-wal", "-shm"):
-        old = folder / f"labels.sqlite{end}"
-        if old.is_file():
-            old.replace(folder / f"labels-{before['test'][:8]}.sqlite{end}")
+def _is_of(facts: Mapping[str, Any], asked: Mapping[str, Any], eyes: Classifier) -> bool:
+    """Whether a finished audit is of the networks, images and settings that run.toml tells."""
+    images = {name: part["digest"] for name, part in facts["splits"].items()}
+    return (
+        images == asked["images"]
+        and facts["settings"] == asked["settings"]
+        and facts["encoder"]["digest"] == digest_of(eyes)
+        and asked["model"] in (None, facts["model"]["digest"])
+    )
+
+
+def _keep_reviews(folder: Path) -> None:
+    """Let answers about labels that an earlier version wrote be about the images of then."""
+    run = folder / "run.toml"
+    if run.is_file():
+        images = read_toml(run).get("asked", {}).get("images", {})
+        Reviews(folder / "labels.sqlite", images).all()
 
 
 def _check_card(net: Classifier | None) -> None:

@@ -100,7 +100,7 @@ class _Progress:
 
             self._bar = Progress(
                 BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-                TextColumn("{task.description}"), console=Console(stderr=True),
+                TextColumn("{task.description}", markup=False), console=Console(stderr=True),
             )  # fmt: skip
             self._bar.start()
             self._task = self._bar.add_task("", total=self._total)

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from truecue.atomic import write_text
+from truecue.atomic import LOCK, locked, write_text
 from truecue.bench.plan import Cell
 from truecue.bench.pool import Outcome
-from truecue.errors import DataError, StorageError
+from truecue.errors import DataError
 
 _PARTS = {"task", "model", "val", "guesses", "records", "seconds", "device"}
 """What tables and rules look at in a result."""
@@ -93,24 +93,11 @@ class Store:
         Raises:
             StorageError: another process is at it, or the folder cannot be written.
         """
-        path = self.folder / ".lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise StorageError(f"could not write {path}: {error.strerror}") from error
-        with file:
-            try:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # not on this system: two runs at once waste work, no more
-                pass
-            except OSError:
-                raise StorageError(
-                    f"another process is running this bench in {self.folder}; wait for it, or give"
-                    " another folder by --out"
-                ) from None
+        with locked(
+            self.folder / LOCK,
+            f"another process is running this bench in {self.folder}; wait for it, or give another"
+            " folder by --out",
+        ):
             yield
 
     def _path(self, part: str, cell: Cell) -> Path:

@@ -375,9 +375,12 @@ def _show_masked(masked: Sequence[MaskJudged], console: Any) -> None:
 
 def _show_cues(cues: dict[str, Any], console: Any, name: str) -> None:
     """Alarms and what to do about them, or that there is none."""
+    from rich.markup import escape
+
     loud = [c for c in cues["cues"] if c["verdict"] == "alarm"]
     for cue in loud:
-        console.print(f"[bold]Alarm, {cue['name']}:[/] {cue['why']}", soft_wrap=True)
+        said = f"[bold]Alarm, {escape(cue['name'])}:[/] {escape(cue['why'])}"
+        console.print(said, soft_wrap=True)
     for step in dict.fromkeys(step for cue in loud for step in cue["next"]):
         console.print(f"  - {step.replace('DATA', name)}", soft_wrap=True, markup=False)
     for cue in cues["cues"]:

@@ -135,6 +135,7 @@ def _trained_on(path: Path, net: Classifier, data: str, given: dict[str, Any]) -
 def _show(numbers: dict[str, Any]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from truecue.report.rank_page import rows
@@ -154,7 +155,7 @@ def _show(numbers: dict[str, Any]) -> None:
         else:
             table.add_column(name, overflow="fold")  # names differ at their ends, too
     for row in zip(*(column for _, column in kept), strict=True):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # paths may have brackets
     if any("confl." in name for name, _ in kept):
         table.caption = "Share of conflicting training images; accuracy on test images."
         table.caption_justify = "left"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 10.0
@@ -83,9 +84,9 @@ def stage_bar(stage: str, *, steps: int, epochs: int, samples: float, quiet: boo
         yield Bar(stage, steps, epochs, samples, _Silent())
     elif sys.stderr.isatty():
         columns = (
-            TextColumn("{task.description:12}"),
+            TextColumn("{task.description:12}", markup=False),
             BarColumn(),
-            TextColumn("{task.text}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
@@ -101,7 +102,7 @@ def counter(what: str, *, quiet: bool, of: str = "images") -> Iterator[Callable[
         yield lambda done, total: None
     elif sys.stderr.isatty():
         with Progress(console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(escape(what), total=None)  # names of networks are people's own
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
         lines = _Lines(what)

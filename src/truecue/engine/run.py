@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from truecue.atomic import atomic, write_text
+from truecue.atomic import LOCK, atomic, write_text
 from truecue.config import read_toml
 from truecue.data.loader import Loader, Source
 from truecue.data.sets import ImageSet
@@ -424,11 +424,11 @@ def _kind(asked: Mapping[str, Any]) -> str:
 
 
 def _begun(folder: Path) -> bool:
-    """Whether there is more than the run file: any other file, or a stage that is under way."""
+    """Whether there is more than run file and lock: any other file, or a stage under way."""
     return any(
         path.name == "stages" or path.is_file()
         for path in folder.rglob("*")
-        if path != folder / "run.toml"
+        if path != folder / "run.toml" and path.name != LOCK
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_DRAWING = threading.Lock()
+"""matplotlib's settings are those of the process, and the app draws in many threads."""
 
 
 def svg(
@@ -43,7 +46,7 @@ def svg_file(
     """A figure of this many inches, with margins for labels, as the content of a file."""
     from matplotlib.figure import Figure
 
-    with _plain_style():
+    with _DRAWING, _plain_style():
         figure = Figure(figsize=(width, height))
         # fixed margins: a layout engine would draw everything twice
         across, down = (width - left - right) / width, (height - bottom - top) / height

@@ -96,7 +96,8 @@ def _next(source: Source) -> list[Next]:
         " and may cost some accuracy on images that have them; the page Repair says how much:",
         command=f"truecue repair {folder}",
     )
-    if source.repair() is not None:
+    told = source.repair()
+    if told is not None and not source.since(told):
         repair = Next(text="The model has been repaired: see the page Repair.")
     return [
         repair,

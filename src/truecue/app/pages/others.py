@@ -30,6 +30,8 @@ class RepairPage(View):
     there: bool
     models: list[str]
     """Repaired models in the folder, where there are no numbers about them."""
+    since: list[str]
+    """What has changed since the repair, in words."""
     split: str
     """`val`: the half of the validation images that no epoch was chosen by."""
     splits: list[str]
@@ -62,9 +64,9 @@ def repair_page(source: Source, split: str) -> RepairPage:
     told, folder = source.repair(), str(source.audit.folder)
     if told is None:
         models = sorted(path.name for path in (Path(folder) / "repair").glob("*.safetensors"))
-        return RepairPage(folder=folder, there=False, models=models, split=split, splits=[], n=0,
-                          rows=[], repaired=[], notes=[], headline="", tone="", outcomes=[],
-                          moved=False, settings="", command="", next=[])  # fmt: skip
+        return RepairPage(folder=folder, there=False, models=models, since=[], split=split,
+                          splits=[], n=0, rows=[], repaired=[], notes=[], headline="", tone="",
+                          outcomes=[], moved=False, settings="", command="", next=[])  # fmt: skip
     try:
         splits = list(told["before"])
         split = split or splits[-1]
@@ -74,8 +76,8 @@ def repair_page(source: Source, split: str) -> RepairPage:
             for m in told["methods"].values()
         ]
         return RepairPage(
-            folder=folder, there=True, models=[], split=split, splits=splits,
-            n=told["sizes"][split], rows=rows,
+            folder=folder, there=True, models=[], since=source.since(told), split=split,
+            splits=splits, n=told["sizes"][split], rows=rows,
             repaired=[row["name"] for row in told["repaired"]], notes=told["notes"],
             headline=words.headline(told)[0], tone=words.headline(told)[1],
             outcomes=[(m["title"], words.outcome(told, name))
