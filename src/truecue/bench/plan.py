@@ -184,6 +184,8 @@ class Cell(NamedTuple):
     threads: int
     record: int
     root: Path | None
+    tried: str = ""
+    """The settings that a sweep varies, to tell its trials apart; they are in `fit`."""
 
     def asked(self) -> dict[str, Any]:
         """Everything that the outcome depends on, as plain values; names of rows do not count."""
@@ -208,7 +210,8 @@ class Cell(NamedTuple):
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def __str__(self) -> str:
-        return f"{self.method} on {self.suite}, seed {self.seed}"
+        tried = f" ({self.tried})" if self.tried else ""
+        return f"{self.method} on {self.suite}, seed {self.seed}{tried}"
 
 
 def read_bench(path: Path) -> Bench:
@@ -289,6 +292,7 @@ def cell(
         bench.threads,
         bench.record,
         column.root,
+        ", ".join(f"{name} = {value}" for name, value in (more or {}).items()),
     )
 
 
