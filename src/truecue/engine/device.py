@@ -142,8 +142,8 @@ def check_accelerator(name: str) -> None:
     """
     if name not in {"auto", "cpu", "cuda", "mps"}:
         raise ConfigError(f"the device (--device) is auto, cpu, cuda or mps; got '{name}'")
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if name in there and not there[name]():
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, True):
         raise ConfigError(
             f"there is no {name.upper()} device that torch can use; choose auto or cpu"
         )
