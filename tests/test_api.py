@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from truecue import api
+from truecue.atomic import LOCK, locked
 from truecue.data.sets import Attribute, Splits
 from truecue.engine.device import Device
 from truecue.engine.plan import Adam, Patience, Plan, Plateau
-from truecue.errors import DataError, RunMismatch, SupervisionError
+from truecue.errors import DataError, RunMismatch, StorageError, SupervisionError
 from truecue.methods import DeNetDM
 from truecue.methods.base import Uses
 from truecue.methods.erm import ERM
@@ -100,6 +101,26 @@ def test_the_same_run_is_read_back_and_another_refused(run, data: Splits) -> Non
     assert same_bits(trained, again)
     with pytest.raises(RunMismatch, match=r"seed 0 \(now 1\)"):
         api.train(METHOD, data, out=folder, device=cpu(), facts=facts, seed=1)
+
+
+def test_one_folder_is_trained_in_by_one_process_at_a_time(data: Splits, tmp_path: Path) -> None:
+    class Meanwhile(ERM):
+        def fit(self, data, run):
+            with pytest.raises(StorageError, match="busy"), locked(tmp_path / LOCK, "busy"):
+                pass
+            return super().fit(data, run)
+
+    def found() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    trained = api.train(Meanwhile(plan=PLAN), data, out=tmp_path, device=cpu())
+    before = found()
+    with locked(tmp_path / LOCK):
+        for fresh in (False, True):
+            with pytest.raises(StorageError, match=r"is training in .*; wait .* folder by --out"):
+                api.train(Meanwhile(plan=PLAN), data, out=tmp_path, device=cpu(), fresh=fresh)
+    assert found() == before
+    assert same_bits(trained, api.train(Meanwhile(plan=PLAN), data, out=tmp_path, device=cpu()))
 
 
 def test_nothing_is_written_without_a_folder(run, data, tmp_path: Path, monkeypatch) -> None:

@@ -185,6 +185,14 @@ def test_changes_that_contradict_one_another_are_refused() -> None:
         Outer().override({"plan.epoch": 2})
 
 
+@pytest.mark.parametrize("name", ["cls", "self", "args", "values"])
+def test_names_that_python_uses_are_unknown_settings_like_any_other(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"Outer has no setting '{name}'"):
+        Outer().override({name: 3})
+    with pytest.raises(ConfigError, match=f"Outer.plan has no setting '{name}'"):
+        Outer().override({f"plan.{name}": 3})
+
+
 def test_assignments_of_the_command_line() -> None:
     given = ["q=0.5", "plan.epochs = 3", "flag=true", 'a=["x", "y"]', "name=a b=c", "empty="]
     assert parse_assignments(given) == {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from truecue.atomic import LOCK, locked
 from truecue.audit.bias import bias_pictures
 from truecue.audit.pairs import pair_numbers
 from truecue.data.sets import Splits
@@ -89,6 +91,7 @@ def train(
     Raises:
         ConfigError: `arch` and `pretrained` are both given, or a setting cannot be used here.
         RunMismatch: `out` holds a run with other settings.
+        StorageError: another process is training in `out`, or it cannot be written.
         SupervisionError: the method needs attributes that the data does not have.
         TruecueError: anything else that the user can mend.
     """
@@ -99,98 +102,107 @@ def train(
     check_supervision(method, data)
     if pretrained is not None and arch is not None:
         raise ConfigError("give arch or pretrained weights, which are for a network of their own")
-    if folder is not None and device.first:
-        asked = {
-            "data": facts.get("data"),
-            "data_settings": facts.get("settings"),
-            "method": method_name(method),
-            "settings": method.to_dict(),
-            "seed": seed,
-            "arch": arch,
-            "pretrained": pretrained and pretrained.to_dict() | {"digest": pretrained.digest(root)},
-            "baseline": baseline,
-            "precision": device.precision,
-            "images": digest(data),
+    with ExitStack() as held:
+        if folder is not None and device.first:
+            held.enter_context(
+                locked(
+                    folder / LOCK,
+                    f"another process is training in {folder}; wait for it, or give another folder"
+                    " by --out",
+                )
+            )
+            asked = {
+                "data": facts.get("data"),
+                "data_settings": facts.get("settings"),
+                "method": method_name(method),
+                "settings": method.to_dict(),
+                "seed": seed,
+                "arch": arch,
+                "pretrained": pretrained
+                and pretrained.to_dict() | {"digest": pretrained.digest(root)},
+                "baseline": baseline,
+                "precision": device.precision,
+                "images": digest(data),
+            }
+            runs = (method_name(method), "erm", REFERENCE)
+            claim(folder, asked, {"versions": parts.versions()}, runs=runs, fresh=fresh)
+        device.barrier()
+
+        with torch.random.fork_rng():
+            fitting = Fitting(
+                data,
+                seed=seed,
+                device=device,
+                arch=arch,
+                pretrained=pretrained,
+                root=root,
+                quiet=quiet,
+                checkpoint_seconds=checkpoint_seconds,
+                folder=folder,
+            )
+            seen, name = fitting.seen, method_name(method)
+            fitted = fitting.fit(method, name)
+            net, run = fitted.net, fitted.run
+            models = {name: parts.model_part(method, fitted, seen, device)}
+            lowrank, highest = lowrank_part(method, fitted, data, device)
+            nets = {name: net} | {f"{name}-{b}": made.net for b, made in run.branches.items()}
+            before = None
+            if baseline and not isinstance(method, ERM):
+                plain = ERM(plan=plainly(method.plan))
+                again = fitting.fit(plain, "erm", None if fitting.start else net.spec["arch"])
+                models = {"erm": parts.model_part(plain, again, seen, device)} | models
+                before, nets["erm"] = "erm", again.net
+
+        report = {
+            "format": 1,
+            "kind": "train",
+            **parts.circumstances(device, seed, facts),
+            "task": parts.task_part(data, facts),
+            "labels_used": method.labels_used(),
+            "selection": method.selection(),
+            "pretrained": pretrained and pretrained.to_dict(),
+            "before": before,
+            "after": name,
+            "models": models,
+            "seconds": round(time.monotonic() - began, 2),
         }
-        runs = (method_name(method), "erm", REFERENCE)
-        claim(folder, asked, {"versions": parts.versions()}, runs=runs, fresh=fresh)
-    device.barrier()
-
-    with torch.random.fork_rng():
-        fitting = Fitting(
-            data,
-            seed=seed,
-            device=device,
-            arch=arch,
-            pretrained=pretrained,
-            root=root,
-            quiet=quiet,
-            checkpoint_seconds=checkpoint_seconds,
-            folder=folder,
-        )
-        seen, name = fitting.seen, method_name(method)
-        fitted = fitting.fit(method, name)
-        net, run = fitted.net, fitted.run
-        models = {name: parts.model_part(method, fitted, seen, device)}
-        lowrank, highest = lowrank_part(method, fitted, data, device)
-        nets = {name: net} | {f"{name}-{b}": made.net for b, made in run.branches.items()}
-        before = None
-        if baseline and not isinstance(method, ERM):
-            plain = ERM(plan=plainly(method.plan))
-            again = fitting.fit(plain, "erm", None if fitting.start else net.spec["arch"])
-            models = {"erm": parts.model_part(plain, again, seen, device)} | models
-            before, nets["erm"] = "erm", again.net
-
-    report = {
-        "format": 1,
-        "kind": "train",
-        **parts.circumstances(device, seed, facts),
-        "task": parts.task_part(data, facts),
-        "labels_used": method.labels_used(),
-        "selection": method.selection(),
-        "pretrained": pretrained and pretrained.to_dict(),
-        "before": before,
-        "after": name,
-        "models": models,
-        "seconds": round(time.monotonic() - began, 2),
-    }
-    mask = aligned_mask(data)
-    pictures = example_pictures(data, seen, mask, nets, before, name, device)
-    if lowrank is None:
-        found, sheet = suspects(data, seen, mask, run.branches, name, device)
-        report |= {"suspects": found} if found else {}
-        pictures |= {"suspects": sheet} if sheet else {}
-    else:
-        report |= {"lowrank": lowrank}
-        pictures |= {"highest": highest} if highest else {}
-    if run.pairs is not None:
-        compared = {key: nets[key] for key in (before, name) if key is not None}
-        guide = run.branches.get(run.pairs.guessed_by or "")
-        similar = pair_numbers(
-            compared, seen.test, data.bias, run.pairs, guide and guide.net, run.log.rows, device
-        )
-        report |= {"pairs": similar} if similar else {}
-    nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
-    shown = {key: bias_pictures(vae, data, seed=seed, device=device)
-             for key, vae in run.kept.items()}  # fmt: skip
-    for made in shown.values():
-        report |= {"bias": made.summary()}
-    kept = {key: vae.cpu().eval() for key, vae in run.kept.items()}
-    if folder is not None and device.first:
-        extra = {
-            "classes": list(data.train.classes), "seed": seed, "data": facts.get("data")
-        }  # fmt: skip
-        for key, value in nets.items():
-            path = folder / ("model.safetensors" if key == name else f"{key}.safetensors")
-            save_classifier(value, path, extra | {"method": key})
-        for key, vae in kept.items():
-            save_vae(vae, folder / f"{name}-{key}.safetensors", extra | {"method": name})
-            about = {"data": facts.get("data"), "model": name}
-            about |= parts.circumstances(device, seed, facts)
-            write_bias_page(shown[key], folder / "bias", about)
-        write_report(report, pictures, folder, bias=next(iter(shown.values()), None))
-    device.barrier()
-    return Trained(nets.pop(name), report, nets, kept)
+        mask = aligned_mask(data)
+        pictures = example_pictures(data, seen, mask, nets, before, name, device)
+        if lowrank is None:
+            found, sheet = suspects(data, seen, mask, run.branches, name, device)
+            report |= {"suspects": found} if found else {}
+            pictures |= {"suspects": sheet} if sheet else {}
+        else:
+            report |= {"lowrank": lowrank}
+            pictures |= {"highest": highest} if highest else {}
+        if run.pairs is not None:
+            compared = {key: nets[key] for key in (before, name) if key is not None}
+            guide = run.branches.get(run.pairs.guessed_by or "")
+            similar = pair_numbers(
+                compared, seen.test, data.bias, run.pairs, guide and guide.net, run.log.rows, device
+            )
+            report |= {"pairs": similar} if similar else {}
+        nets = {key: fitting.whole(value).cpu().eval() for key, value in nets.items()}
+        shown = {key: bias_pictures(vae, data, seed=seed, device=device)
+                 for key, vae in run.kept.items()}  # fmt: skip
+        for made in shown.values():
+            report |= {"bias": made.summary()}
+        kept = {key: vae.cpu().eval() for key, vae in run.kept.items()}
+        if folder is not None and device.first:
+            extra = {
+                "classes": list(data.train.classes), "seed": seed, "data": facts.get("data")
+            }  # fmt: skip
+            for key, value in nets.items():
+                path = folder / ("model.safetensors" if key == name else f"{key}.safetensors")
+                save_classifier(value, path, extra | {"method": key})
+            for key, vae in kept.items():
+                save_vae(vae, folder / f"{name}-{key}.safetensors", extra | {"method": name})
+                about = {"data": facts.get("data"), "model": name}
+                about |= parts.circumstances(device, seed, facts)
+                write_bias_page(shown[key], folder / "bias", about)
+            write_report(report, pictures, folder, bias=next(iter(shown.values()), None))
+        device.barrier()
+        return Trained(nets.pop(name), report, nets, kept)
 
 
 def evaluate(

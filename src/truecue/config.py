@@ -18,7 +18,7 @@ from truecue.errors import ConfigError
 class _ConfigMeta(ModelMetaclass):
     """Turns pydantic's report into one sentence, at the outermost constructor only."""
 
-    def __call__(cls, *args: Any, **values: Any) -> Any:  # noqa: N805
+    def __call__(cls, /, *args: Any, **values: Any) -> Any:  # noqa: N805
         try:
             return super().__call__(*args, **values)
         except ValidationError as error:

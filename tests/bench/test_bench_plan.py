@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from bench_parts import SMALL, small
+from PIL import Image
 
 from truecue.bench.plan import cells, read_bench
 from truecue.errors import ConfigError, DataError
@@ -52,6 +53,62 @@ def test_key_follows_what_the_outcome_depends_on_and_not_the_names(tmp_path: Pat
         ("record = 4", "record = 2"),
     ):
         assert not {c.key() for c in read(tmp_path, SMALL.replace(*change, 1))[1]} >= keys
+
+
+def test_keys_of_suites_stay_what_they_were_since_stores_of_results_go_by_them(
+    tmp_path: Path,
+) -> None:
+    text = """
+seeds = [0]
+[suites.mnist]
+data = "colored_mnist"
+settings = { conflicting = 0.02 }
+[methods.erm]
+[methods.lff]
+settings = { q = 0.5 }
+"""
+    assert [c.key() for c in read(tmp_path, text)[1]] == ["cab75c3733f4a810", "26db232031958a24"]
+
+
+OWN = """
+seeds = [0]
+[suites.own]
+data = "{}"
+settings = {{ size = 8 }}
+[methods.erm]
+"""
+
+
+def test_key_follows_the_files_of_ones_own_images(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+        _draw(root / name)
+    table = root / "table.csv"
+    table.write_text("file,label\ncat/1.png,a\ncat/2.png,a\ndog/1.png,b\n", encoding="utf-8")
+
+    def key(data: Path) -> str:
+        (cell,) = read(tmp_path, OWN.format(data))[1]
+        return cell.key()
+
+    for data in (root, table):
+        first = key(data)
+        assert key(data) == first
+        _draw(root / "dog/1.png", size=64)
+        changed = key(data)
+        assert changed != first
+        _draw(root / "dog/2.png", size=64)  # which the table does not name
+        assert (key(data) == changed) == (data == table)
+        _draw(root / "dog/1.png")
+        _draw(root / "dog/2.png")
+    now = key(root), key(table)
+    table.write_text("file,label\ncat/1.png,a\ncat/2.png,b\ndog/1.png,b\n\n", encoding="utf-8")
+    _draw(root / "dog/3.png")
+    assert not {key(root), key(table)} & {*now}
+
+
+def _draw(path: Path, size: int = 8) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (size, size)).save(path)
 
 
 def test_only_some_methods_on_a_suite(tmp_path: Path) -> None:

@@ -15,15 +15,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from bench_parts import SMALL, run_all, run_here, small
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from truecue.bench import pool, work
 from truecue.bench.run import _Progress
 from truecue.bench.store import Store
+from truecue.cli.main import app
 from truecue.engine import device
 from truecue.engine.device import Device
-from truecue.errors import DataError, StorageError, SupervisionError, TruecueError
+from truecue.errors import ConfigError, DataError, StorageError, SupervisionError, TruecueError
 
 ONE = SMALL.replace("seeds = [0, 1]", "seeds = [0]")
 
@@ -67,6 +70,21 @@ def test_workers_run_what_is_missing_and_a_failure_stops_nothing(tmp_path: Path)
         ours, theirs = store.result(cell), other.result(cell)
         assert ours["records"] == theirs["records"]
         assert ours["model"]["test"] == theirs["model"]["test"]
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_device_that_is_not_there_is_refused_before_any_work(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = '[sweep]\nmethod = "lff"\nsuite = "tints"\nspace = { q = { choice = [0.5] } }\n'
+    _, _, store = small(tmp_path, ONE + sweep)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name, says in (("foo", "cpu, cuda or mps; got 'foo'"), ("cuda", "no CUDA device")):
+        given = ["bench", command, str(tmp_path / "small.toml"), "--out", str(store.folder)]
+        ran = CliRunner().invoke(app, [*given, "--device", name])
+        assert isinstance(ran.exception, ConfigError)
+        assert says in str(ran.exception)
+    assert not store.folder.exists()
 
 
 def test_workers_keep_freed_memory_as_commands_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -225,6 +225,11 @@ def test_sweep_tries_settings_and_puts_the_best_first(tmp_path: Path) -> None:
     assert all(0.3 <= t["q"] <= 0.9 and 1e-4 <= t["plan.optimizer.lr"] <= 1e-2 for t in tried)
     trials = sweep_cells(bench, None)
     assert [c[0].fit.q for c in trials] == [t["q"] for t in tried]
+    assert [str(c[0]) for c in trials] == [
+        f"lff on tints, seed 0 (q = {t['q']}, plan.optimizer.lr = {t['plan.optimizer.lr']})"
+        for t in tried
+    ]
+    assert all(c[0].key() == c[0]._replace(tried="").key() for c in trials)
     run_here([c for trial in trials for c in trial], store)
     made = judge(bench, trials, [], store)
     assert [m.value for m in made] == sorted((m.value for m in made), reverse=True)

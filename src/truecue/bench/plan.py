@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from truecue.config import Config, read_toml, suggest
 from truecue.data.suites import open_data
 from truecue.data.suites.base import Suite
+from truecue.data.suites.folder import Folder
 from truecue.errors import ConfigError, TruecueError
 from truecue.methods import method_named
 from truecue.methods.base import Method
@@ -154,6 +155,17 @@ class Bench(Config):
             _distinct(self.sweep.seeds, "sweep.seeds")
 
 
+class Column(NamedTuple):
+    """A suite of a bench, opened."""
+
+    suite: str
+    """Its name in the file."""
+    data: Suite
+    version: str
+    """Of one's own images: changes when a file does. Empty for suites, whose files stay."""
+    root: Path | None
+
+
 class Cell(NamedTuple):
     """One training run of a bench."""
 
@@ -164,12 +176,16 @@ class Cell(NamedTuple):
     seed: int
     data: Suite
     data_name: str
+    version: str
+    """See `Column`."""
     fit: Method
     arch: str | None
     pretrained: Pretrained | None
     threads: int
     record: int
     root: Path | None
+    tried: str = ""
+    """The settings that a sweep varies, to tell its trials apart; they are in `fit`."""
 
     def asked(self) -> dict[str, Any]:
         """Everything that the outcome depends on, as plain values; names of rows do not count."""
@@ -177,9 +193,10 @@ class Cell(NamedTuple):
         if self.pretrained is not None:
             digest = self.pretrained.digest(self.root)  # the name of the file does not matter
             weights = self.pretrained.to_dict() | {"weights": digest}
+        data = [type(self.data).__name__, self.data_name, self.data.to_dict()]
         return {
             "format": FORMAT,
-            "data": [type(self.data).__name__, self.data_name, self.data.to_dict()],
+            "data": [*data, self.version] if self.version else data,
             "method": [type(self.fit).__name__, self.fit.to_dict()],
             "arch": self.arch,
             "pretrained": weights,
@@ -193,7 +210,8 @@ class Cell(NamedTuple):
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def __str__(self) -> str:
-        return f"{self.method} on {self.suite}, seed {self.seed}"
+        tried = f" ({self.tried})" if self.tried else ""
+        return f"{self.method} on {self.suite}, seed {self.seed}{tried}"
 
 
 def read_bench(path: Path) -> Bench:
@@ -220,44 +238,61 @@ def cells(bench: Bench, root: Path | None) -> list[Cell]:
 
     Raises:
         ConfigError: a suite, a method or a setting is unknown or out of range.
-        DataError: a file of weights is absent.
+        DataError: see `open_column`.
     """
+    columns = [open_column(bench, suite, root) for suite in bench.suites]
     return [
-        cell(bench, suite, method, seed, root)
+        cell(bench, column, method, seed)
         for seed in bench.seeds
-        for suite, entry in bench.suites.items()
+        for column in columns
         for method in bench.methods
-        if not entry.only or method in entry.only
+        if method in (bench.suites[column.suite].only or bench.methods)
     ]
 
 
+def open_column(bench: Bench, suite: str, root: Path | None) -> Column:
+    """A suite with its settings; one's own images are listed.
+
+    Raises:
+        ConfigError: see `cells`.
+        DataError: a file of weights is absent, or one's own images are not as they should be.
+    """
+    entry = bench.suites[suite]
+    with telling(f"suites.{suite}"):
+        data = open_data(entry.data or suite, entry.settings)
+        if entry.pretrained is not None:
+            entry.pretrained.path(root)
+        version = data.version(root) if isinstance(data, Folder) else ""
+    return Column(suite, data, version, root)
+
+
 def cell(
-    bench: Bench,
-    suite: str,
-    method: str,
-    seed: int,
-    root: Path | None,
-    more: Mapping[str, Any] | None = None,
+    bench: Bench, column: Column, method: str, seed: int, more: Mapping[str, Any] | None = None
 ) -> Cell:
     """One cell, with `more` settings of its method.
 
     Raises:
         ConfigError: see `cells`.
     """
-    column, row = bench.suites[suite], bench.methods[method]
-    name = column.data or suite
-    with telling(f"suites.{suite}"):
-        data = open_data(name, column.settings)
-        if column.pretrained is not None:
-            column.pretrained.path(root)
+    suite, entry, row = column.suite, bench.suites[column.suite], bench.methods[method]
     with telling(f"methods.{method}"):
         fit = method_named(row.method or method)()
-        for part in (bench.settings, column.methods, row.settings, row.on.get(suite), more):
+        for part in (bench.settings, entry.methods, row.settings, row.on.get(suite), more):
             fit = fit.override(part or {})
-    arch = row.arch or column.arch
-    pretrained = None if row.arch else column.pretrained
     return Cell(
-        suite, method, seed, data, name, fit, arch, pretrained, bench.threads, bench.record, root
+        suite,
+        method,
+        seed,
+        column.data,
+        entry.data or suite,
+        column.version,
+        fit,
+        row.arch or entry.arch,
+        None if row.arch else entry.pretrained,
+        bench.threads,
+        bench.record,
+        column.root,
+        ", ".join(f"{name} = {value}" for name, value in (more or {}).items()),
     )
 
 

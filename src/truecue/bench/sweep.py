@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from truecue.bench.plan import Bench, Cell, Space, Sweep, cell
+from truecue.bench.plan import Bench, Cell, Space, Sweep, cell, open_column
 from truecue.bench.rules import choose, guessed, metric_of, rule_values
 from truecue.bench.store import Store
 from truecue.engine.plan import LABELS_FOR_CHOOSING
@@ -96,8 +96,9 @@ def sweep_cells(bench: Bench, root: Any) -> list[list[Cell]]:
         raise ConfigError("the file has no [sweep]; see `truecue bench sweep --help`")
     if not bench.record:
         raise ConfigError("a sweep compares recorded epochs; set record above 0")
+    column = open_column(bench, sweep.suite, root)
     return [
-        [cell(bench, sweep.suite, sweep.method, seed, root, tried) for seed in sweep.seeds]
+        [cell(bench, column, sweep.method, seed, tried) for seed in sweep.seeds]
         for tried in settings_tried(sweep)
     ]
 
@@ -113,7 +114,8 @@ def guess_cells(bench: Bench, root: Any) -> list[Cell]:
         return []
     if not bench.guess:
         raise ConfigError("sweeping by val_pseudo_group needs `guess`, the name of a method")
-    return [cell(bench, bench.sweep.suite, bench.guess, s, root) for s in bench.sweep.seeds]
+    column = open_column(bench, bench.sweep.suite, root)
+    return [cell(bench, column, bench.guess, seed) for seed in bench.sweep.seeds]
 
 
 def judge(

@@ -45,7 +45,9 @@ def run(
     from truecue.bench.plan import cells
     from truecue.bench.run import run_cells
     from truecue.bench.work import preflight
+    from truecue.engine.device import check_accelerator
 
+    check_accelerator(device)
     bench, store = _open(file, out)
     wanted = cells(bench, root)
     missing = store.missing(wanted)
@@ -205,8 +207,10 @@ def sweep(
     from truecue.bench.sweep import guess_cells, judge, plain, sweep_cells
     from truecue.bench.table import sweep_table
     from truecue.bench.work import preflight
+    from truecue.engine.device import check_accelerator
     from truecue.report.report import finite
 
+    check_accelerator(device)
     bench, store = _open(file, out)
     trials, guessing = sweep_cells(bench, root), guess_cells(bench, root)
     wanted = [*guessing, *(cell for trial in trials for cell in trial)]

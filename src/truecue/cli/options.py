@@ -140,8 +140,6 @@ def open_device(
 
     if precision not in {"32-true", "bf16-mixed"}:
         raise ConfigError(f"--precision is 32-true or bf16-mixed; got '{precision}'")
-    if accelerator not in {"auto", "cpu", "cuda", "mps"}:
-        raise ConfigError(f"--device is auto, cpu, cuda or mps; got '{accelerator}'")
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()

@@ -39,11 +39,10 @@ class Device:
         devices: int = 1,
         deterministic: bool = False,
     ):
+        check_accelerator(accelerator)
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         from lightning_fabric import Fabric
 
-        if accelerator == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("there is no CUDA device that torch can use; choose auto or cpu")
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices))
         nodes = int(os.environ.get("WORLD_SIZE", devices)) // devices
         many = devices * nodes > 1
@@ -133,6 +132,21 @@ class Device:
         else:
             name = f"cpu, {torch.get_num_threads()} threads ({_processor()})"
         return f"{self.world} x {name}" if self.world > 1 else name
+
+
+def check_accelerator(name: str) -> None:
+    """Refuse a kind of device before any work is done for it.
+
+    Raises:
+        ConfigError: the name is none of auto, cpu, cuda and mps, or there is no such device here.
+    """
+    if name not in {"auto", "cpu", "cuda", "mps"}:
+        raise ConfigError(f"the device (--device) is auto, cpu, cuda or mps; got '{name}'")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name, True):
+        raise ConfigError(
+            f"there is no {name.upper()} device that torch can use; choose auto or cpu"
+        )
 
 
 def keep_freed_memory() -> bool:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from truecue.data.files import Decoded, Progress, decode
+from truecue.data.files import Decoded, Progress, decode, known
 from truecue.data.sets import Attribute, ImageSet, Splits
 from truecue.data.suites.base import Suite
 from truecue.data.suites.hf import is_hugging_face, read_hugging_face
@@ -149,6 +149,18 @@ class Folder(Suite):
                 " with a column for it, and set table"
             )
         return listing
+
+    def version(self, root: Path | str | None = None) -> str:
+        """A short text that changes when a file does: its path, its size or its time of change.
+
+        Raises:
+            DataError: see `load`.
+        """
+        listing = self.listing(root)
+        if listing.key is not None:
+            return listing.key
+        tables = [self._table(self._base(root))] if self.table else []
+        return known([*tables, *listing.files])
 
     def _records(self, base: Path) -> Records | None:
         """What a Hugging Face data set or shards hold; None where there are neither."""
