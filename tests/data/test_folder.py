@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from truecue.data.sets import ArrayFile, Splits, class_counts
+from truecue.data.suites import open_data
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.listing import natural
 from truecue.errors import DataError
@@ -145,6 +147,21 @@ class TestFolders:
         assert splits.train.classes == ("9", "10", "évêque")
         total = np.add(class_counts(splits.train), class_counts(splits.test))
         assert total.tolist() == [5, 4, 4]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 there")
+    def test_folder_whose_name_is_not_utf8(self, zoo: Path) -> None:
+        """No run could write its settings; names inside the folder may be what they like."""
+        (zoo / "dog").rename(zoo / os.fsdecode(b"d\xf6g"))
+        assert len(load(zoo).train.classes) == 2
+        latin = zoo.rename(zoo.with_name(os.fsdecode(b"z\xf6o")))
+        refused = r"z\\udcf6o\S* is not UTF-8; rename it$"
+        for path in (latin, latin / "cat"):
+            with pytest.raises(DataError, match=refused) as refusal:
+                open_data(str(path)).load()
+            str(refusal.value).encode()  # so it can be shown
+        table = write_table(latin / "t.csv", ["file,label", "cat/0.png,a"])
+        with pytest.raises(DataError, match=refused):
+            open_data(str(table)).load()
 
     def test_linked_class_folder(self, zoo: Path, tmp_path: Path) -> None:
         (tmp_path / "linked").mkdir()
