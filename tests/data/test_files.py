@@ -206,6 +206,20 @@ def test_exif_orientation(tmp_path: Path) -> None:
     assert pixels[:, -3:].mean() < 15
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_width_and_height_are_those_of_the_upright_image(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    """They differ by less than the scale that a large JPEG is decoded at."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for width, height in ((205, 201), (201, 205)):
+        path = save(Image.new("RGB", (width, height)), tmp_path / name, exif=exif)
+        turned = orientation >= 5
+        assert read_image(path, 12)[1] == ((height, width) if turned else (width, height))
+
+
 def test_bad_files(tmp_path: Path, draw: Callable[..., Path]) -> None:
     cut = draw(tmp_path / "cut.png", width=64, height=64)
     cut.write_bytes(cut.read_bytes()[:500])

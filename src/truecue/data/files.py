@@ -42,6 +42,7 @@ _BLOCK = 1 << 20  # bytes
 _BLOCKS = 64  # of a file are looked at, at most, when it is checked
 _BATCH = 256  # images decoded before they are written
 _STALE = 24 * 3600  # seconds after which a half-made cache belongs to no living process
+_ORIENTATION = 0x0112  # EXIF tag
 _DECODING = 1  # raise it when `read_image` gives other pixels, so that old caches are not used
 
 
@@ -252,11 +253,13 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
     where = _place(source)
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            width, height = opened.size
-            opened.draft("RGB", (2 * size, 2 * size))
+            stored = opened.size
+            drafted = opened.draft("RGB", (2 * size, 2 * size))
             image = _eight_bit(ImageOps.exif_transpose(opened))
-        upright = (image.width > image.height) == (width > height) or width == height
-        found = (width, height) if upright else (height, width)
+            found = image.size
+            if drafted:  # a JPEG, perhaps at a smaller scale, which rounds its sides
+                turned = opened.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+                found = stored[::-1] if turned else stored
         square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     except FileNotFoundError:
         raise DataError(f"{where}: there is no such file") from None
