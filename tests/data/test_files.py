@@ -89,6 +89,20 @@ def test_cache_that_cannot_be_written(
         decode([zoo / "cat" / "0.png"], 8)
 
 
+def test_no_home_for_the_cache(monkeypatch: pytest.MonkeyPatch, zoo: Path) -> None:
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "TRUECUE_CACHE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cached_arrays("x", (1,), made_by([]))["b"].all()
+    with pytest.raises(StorageError, match="no home folder for a cache; set .* TRUECUE_CACHE"):
+        decode([zoo / "cat" / "0.png"], 8)
+
+
 def test_error_while_filling_leaves_nothing(cache: Path) -> None:
     def fill(folder: Path) -> None:
         (folder / "half").write_text("x")

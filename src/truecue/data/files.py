@@ -47,8 +47,18 @@ _DECODING = 1  # raise it when `read_image` gives other pixels, so that old cach
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: `$TRUECUE_CACHE`, or `~/.cache/truecue`."""
-    return Path(os.environ.get("TRUECUE_CACHE") or "~/.cache/truecue").expanduser()
+    """Where decoded data is kept: `$TRUECUE_CACHE`, or `~/.cache/truecue`.
+
+    Raises:
+        StorageError: the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("TRUECUE_CACHE") or "~/.cache/truecue").expanduser()
+    except RuntimeError as error:
+        raise StorageError(
+            "there is no home folder for a cache; set the environment variable TRUECUE_CACHE to a"
+            " folder with room"
+        ) from error
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
