@@ -179,6 +179,8 @@ RED = Image.new("RGB", (16, 16), (255, 0, 0))
         (Image.new("LA", (16, 16), (10, 0)), "a.png", (255, 255, 255)),
         (Image.fromarray(np.full((16, 16), 0x8012, np.uint16)), "a.png", (128, 128, 128)),
         (Image.fromarray(np.full((16, 16), 0x8012, np.uint16)), "a.tif", (128, 128, 128)),
+        (Image.fromarray(np.full((16, 16), 0x8012, np.int32)), "a.tif", (128, 128, 128)),
+        (Image.fromarray(np.full((16, 16), 65535, np.int32)), "a.tif", (255, 255, 255)),
     ],
 )
 def test_modes_become_rgb(
@@ -252,6 +254,17 @@ def test_bad_files(tmp_path: Path, draw: Callable[..., Path]) -> None:
     assert not result.images[:5].any()
     with pytest.raises(DataError, match=r"text\.jpg: it is not an image"):
         read_image(text, 8)
+
+
+@pytest.mark.parametrize("outside", [-1, 65536, -(2**31)])
+def test_whole_numbers_outside_16_bits_are_refused(tmp_path: Path, outside: int) -> None:
+    """They came out black or white."""
+    pixels = np.full((16, 16), 300, np.int32)
+    pixels[3, 3] = outside
+    path = save(Image.fromarray(pixels), tmp_path / "a.tif")
+    found = f"{min(300, outside)} to {max(300, outside)}"
+    with pytest.raises(DataError, match=f"whole numbers from {found}; beyond 0 to 65535"):
+        read_image(path, 8)
 
 
 def test_odd_metadata_is_no_warning(tmp_path: Path) -> None:

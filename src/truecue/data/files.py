@@ -43,7 +43,7 @@ _BLOCKS = 64  # of a file are looked at, at most, when it is checked
 _BATCH = 256  # images decoded before they are written
 _STALE = 24 * 3600  # seconds after which a half-made cache belongs to no living process
 _ORIENTATION = 0x0112  # EXIF tag
-_DECODING = 1  # raise it when `read_image` gives other pixels, so that old caches are not used
+_DECODING = 2  # raise it when `read_image` gives other pixels, so that old caches are not used
 
 
 def cache_folder() -> Path:
@@ -256,7 +256,8 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
         uint8 [3, size, size], and the width and height of the upright image before resizing.
 
     Raises:
-        DataError: the file is absent, is no image, or is cut off.
+        DataError: the file is absent, is no image, is cut off, or has pixels that are floating-point
+            numbers or beyond 16 bits.
     """
     from PIL import Image, ImageOps
 
@@ -291,8 +292,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise DataError("its pixels are floating-point numbers without a known range")
     if image.mode.startswith("I"):  # "I" is how 16-bit PNG files look in older versions of Pillow
-        upper = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
+        pixels = np.asarray(image)
+        low, high = int(pixels.min()), int(pixels.max())
+        if low < 0 or high > 65535:
+            raise DataError(
+                f"its pixels are whole numbers from {low} to {high}; beyond 0 to 65535 their range"
+                " is not known"
+            )
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), front).convert("RGB")
