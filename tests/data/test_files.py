@@ -99,7 +99,7 @@ def test_no_home_for_the_cache(monkeypatch: pytest.MonkeyPatch, zoo: Path) -> No
         monkeypatch.delenv(name)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     assert cached_arrays("x", (1,), made_by([]))["b"].all()
-    with pytest.raises(StorageError, match="no home folder for a cache; set .* TRUECUE_CACHE"):
+    with pytest.raises(StorageError, match=r"no home folder for a cache; set .* TRUECUE_CACHE"):
         decode([zoo / "cat" / "0.png"], 8)
 
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from truecue.data.sets import ArrayFile, Splits, class_counts
 from truecue.data.suites import open_data
 from truecue.data.suites.folder import Folder
-from truecue.data.suites.listing import natural
+from truecue.data.suites.listing import natural, read_table
 from truecue.errors import DataError
 
 Draw = Callable[..., Path]
@@ -258,6 +258,18 @@ class TestTables:
                 assert y == i % 2
                 assert place == (-1 if i == 7 else int(i % 3 == 0))
 
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_blanks_around_heads(self, zoo: Path, tmp_path: Path, suffix: str) -> None:
+        rows = [f"cat/{i}.png, {i % 2}, {'ab'[i % 3 == 0]}" for i in range(20)]
+        table = write_table(tmp_path / "t.csv", ["file , label, place", *rows])
+        if suffix == ".parquet":
+            table = tmp_path / "t.parquet"
+            parquet.write_table(csv.read_csv(tmp_path / "t.csv"), table)
+        train = load(zoo, table=str(table)).train
+        assert train.classes == ("0", "1")
+        assert list(train.attributes) == ["place"]
+        assert read_table(table, ("place",)).keys() == {"place"}
+
     def test_chosen_columns(self, birds: Path) -> None:
         folder = Folder(table=str(birds), size=8, attributes=("kind",), bias="place")
         assert list(folder.load().train.attributes) == ["kind", "place"]
@@ -364,6 +376,13 @@ class TestTables:
             ("t.csv", b"file,label\n1,2,3\n", "cannot be read as a table"),
             ("t.csv", b"file,label\n", "has no rows"),
             ("t.csv", b"file,label,file\na,b,c\n", "more than one column 'file'"),
+            ("t.csv", b"file,label, file\na,b,c\n", "more than one column 'file'"),
+            ("t.csv", b"file;label\na;b\n", r"heads 'file;label' without .* columns by commas$"),
+            ("t.csv", b"file;label\na;b,c\n", "separate columns by commas$"),
+            ("t.csv", b"file\tlabel\na\tb\n", "separate columns by commas$"),
+            ("t.csv", "file,label\na,é\n".encode("latin-1"), "save it as UTF-8$"),
+            ("t.csv", "file,émail\na,b\n".encode("latin-1"), "save it as UTF-8$"),
+            ("t.csv", "file\tlabel\na\tb\n".encode("utf-16"), "save it as UTF-8$"),
             ("t.parquet", b"PAR1 not really", "cannot be read as a table"),
             ("t.xls", b"x", r"suffix \.csv or \.parquet"),
         ],

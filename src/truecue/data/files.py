@@ -256,7 +256,7 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
         uint8 [3, size, size], and the width and height of the upright image before resizing.
 
     Raises:
-        DataError: the file is absent, is no image, is cut off, or has pixels that are floating-point
+        DataError: the file is absent, is no image, is cut off, or its pixels are floating-point
             numbers or beyond 16 bits.
     """
     from PIL import Image, ImageOps
