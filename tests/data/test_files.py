@@ -89,6 +89,20 @@ def test_cache_that_cannot_be_written(
         decode([zoo / "cat" / "0.png"], 8)
 
 
+def test_no_home_for_the_cache(monkeypatch: pytest.MonkeyPatch, zoo: Path) -> None:
+    pwd = pytest.importorskip("pwd")
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "TRUECUE_CACHE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert cached_arrays("x", (1,), made_by([]))["b"].all()
+    with pytest.raises(StorageError, match=r"no home folder for a cache; set .* TRUECUE_CACHE"):
+        decode([zoo / "cat" / "0.png"], 8)
+
+
 def test_error_while_filling_leaves_nothing(cache: Path) -> None:
     def fill(folder: Path) -> None:
         (folder / "half").write_text("x")
@@ -165,6 +179,8 @@ RED = Image.new("RGB", (16, 16), (255, 0, 0))
         (Image.new("LA", (16, 16), (10, 0)), "a.png", (255, 255, 255)),
         (Image.fromarray(np.full((16, 16), 0x8012, np.uint16)), "a.png", (128, 128, 128)),
         (Image.fromarray(np.full((16, 16), 0x8012, np.uint16)), "a.tif", (128, 128, 128)),
+        (Image.fromarray(np.full((16, 16), 0x8012, np.int32)), "a.tif", (128, 128, 128)),
+        (Image.fromarray(np.full((16, 16), 65535, np.int32)), "a.tif", (255, 255, 255)),
     ],
 )
 def test_modes_become_rgb(
@@ -206,6 +222,20 @@ def test_exif_orientation(tmp_path: Path) -> None:
     assert pixels[:, -3:].mean() < 15
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_width_and_height_are_those_of_the_upright_image(
+    tmp_path: Path, name: str, orientation: int
+) -> None:
+    """They differ by less than the scale that a large JPEG is decoded at."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for width, height in ((205, 201), (201, 205)):
+        path = save(Image.new("RGB", (width, height)), tmp_path / name, exif=exif)
+        turned = orientation >= 5
+        assert read_image(path, 12)[1] == ((height, width) if turned else (width, height))
+
+
 def test_bad_files(tmp_path: Path, draw: Callable[..., Path]) -> None:
     cut = draw(tmp_path / "cut.png", width=64, height=64)
     cut.write_bytes(cut.read_bytes()[:500])
@@ -224,6 +254,17 @@ def test_bad_files(tmp_path: Path, draw: Callable[..., Path]) -> None:
     assert not result.images[:5].any()
     with pytest.raises(DataError, match=r"text\.jpg: it is not an image"):
         read_image(text, 8)
+
+
+@pytest.mark.parametrize("outside", [-1, 65536, -(2**31)])
+def test_whole_numbers_outside_16_bits_are_refused(tmp_path: Path, outside: int) -> None:
+    """They came out black or white."""
+    pixels = np.full((16, 16), 300, np.int32)
+    pixels[3, 3] = outside
+    path = save(Image.fromarray(pixels), tmp_path / "a.tif")
+    found = f"{min(300, outside)} to {max(300, outside)}"
+    with pytest.raises(DataError, match=f"whole numbers from {found}; beyond 0 to 65535"):
+        read_image(path, 8)
 
 
 def test_odd_metadata_is_no_warning(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import parquet
+from pyarrow import csv, parquet
 
 from truecue.data.sets import ArrayFile, Splits, class_counts
+from truecue.data.suites import open_data
 from truecue.data.suites.folder import Folder
-from truecue.data.suites.listing import natural
+from truecue.data.suites.listing import natural, read_table
 from truecue.errors import DataError
 
 Draw = Callable[..., Path]
@@ -146,6 +148,21 @@ class TestFolders:
         total = np.add(class_counts(splits.train), class_counts(splits.test))
         assert total.tolist() == [5, 4, 4]
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 there")
+    def test_folder_whose_name_is_not_utf8(self, zoo: Path) -> None:
+        """No run could write its settings; names inside the folder may be what they like."""
+        (zoo / "dog").rename(zoo / os.fsdecode(b"d\xf6g"))
+        assert len(load(zoo).train.classes) == 2
+        latin = zoo.rename(zoo.with_name(os.fsdecode(b"z\xf6o")))
+        refused = r"z\\udcf6o\S* is not UTF-8; rename it$"
+        for path in (latin, latin / "cat"):
+            with pytest.raises(DataError, match=refused) as refusal:
+                open_data(str(path)).load()
+            str(refusal.value).encode()  # so it can be shown
+        table = write_table(latin / "t.csv", ["file,label", "cat/0.png,a"])
+        with pytest.raises(DataError, match=refused):
+            open_data(str(table)).load()
+
     def test_linked_class_folder(self, zoo: Path, tmp_path: Path) -> None:
         (tmp_path / "linked").mkdir()
         for kind in ("cat", "dog"):
@@ -240,6 +257,18 @@ class TestTables:
                 i = int(Path(name).stem)
                 assert y == i % 2
                 assert place == (-1 if i == 7 else int(i % 3 == 0))
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_blanks_around_heads(self, zoo: Path, tmp_path: Path, suffix: str) -> None:
+        rows = [f"cat/{i}.png, {i % 2}, {'ab'[i % 3 == 0]}" for i in range(20)]
+        table = write_table(tmp_path / "t.csv", ["file , label, place", *rows])
+        if suffix == ".parquet":
+            table = tmp_path / "t.parquet"
+            parquet.write_table(csv.read_csv(tmp_path / "t.csv"), table)
+        train = load(zoo, table=str(table)).train
+        assert train.classes == ("0", "1")
+        assert list(train.attributes) == ["place"]
+        assert read_table(table, ("place",)).keys() == {"place"}
 
     def test_chosen_columns(self, birds: Path) -> None:
         folder = Folder(table=str(birds), size=8, attributes=("kind",), bias="place")
@@ -347,6 +376,13 @@ class TestTables:
             ("t.csv", b"file,label\n1,2,3\n", "cannot be read as a table"),
             ("t.csv", b"file,label\n", "has no rows"),
             ("t.csv", b"file,label,file\na,b,c\n", "more than one column 'file'"),
+            ("t.csv", b"file,label, file\na,b,c\n", "more than one column 'file'"),
+            ("t.csv", b"file;label\na;b\n", r"heads 'file;label' without .* columns by commas$"),
+            ("t.csv", b"file;label\na;b,c\n", "separate columns by commas$"),
+            ("t.csv", b"file\tlabel\na\tb\n", "separate columns by commas$"),
+            ("t.csv", "file,label\na,é\n".encode("latin-1"), "save it as UTF-8$"),
+            ("t.csv", "file,émail\na,b\n".encode("latin-1"), "save it as UTF-8$"),
+            ("t.csv", "file\tlabel\na\tb\n".encode("utf-16"), "save it as UTF-8$"),
             ("t.parquet", b"PAR1 not really", "cannot be read as a table"),
             ("t.xls", b"x", r"suffix \.csv or \.parquet"),
         ],

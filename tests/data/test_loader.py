@@ -287,6 +287,14 @@ def test_memory_is_known_without_linux(monkeypatch) -> None:
     assert module._free_bytes(torch.device("cpu")) == 500 * 4096
 
 
+def test_images_on_disk_are_read_where_no_memory_is_known(on_disk, monkeypatch) -> None:
+    """Windows tells nothing; a few images are held in memory all the same."""
+    monkeypatch.delattr(module.os, "sysconf")
+    loader = Loader(on_disk, batch_size=16)
+    assert isinstance(loader._images, torch.Tensor)
+    assert torch.equal(loader.batch(0).x, Loader(images(50), batch_size=16).batch(0).x)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("free", [10**12, 10])
 def test_batches_come_on_the_gpu_wherever_the_images_are(on_disk, monkeypatch, free: int) -> None:

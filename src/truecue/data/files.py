@@ -42,12 +42,23 @@ _BLOCK = 1 << 20  # bytes
 _BLOCKS = 64  # of a file are looked at, at most, when it is checked
 _BATCH = 256  # images decoded before they are written
 _STALE = 24 * 3600  # seconds after which a half-made cache belongs to no living process
-_DECODING = 1  # raise it when `read_image` gives other pixels, so that old caches are not used
+_ORIENTATION = 0x0112  # EXIF tag
+_DECODING = 2  # raise it when `read_image` gives other pixels, so that old caches are not used
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: `$TRUECUE_CACHE`, or `~/.cache/truecue`."""
-    return Path(os.environ.get("TRUECUE_CACHE") or "~/.cache/truecue").expanduser()
+    """Where decoded data is kept: `$TRUECUE_CACHE`, or `~/.cache/truecue`.
+
+    Raises:
+        StorageError: the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("TRUECUE_CACHE") or "~/.cache/truecue").expanduser()
+    except RuntimeError as error:
+        raise StorageError(
+            "there is no home folder for a cache; set the environment variable TRUECUE_CACHE to a"
+            " folder with room"
+        ) from error
 
 
 def fingerprint(paths: Iterable[Path]) -> str:
@@ -245,18 +256,21 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
         uint8 [3, size, size], and the width and height of the upright image before resizing.
 
     Raises:
-        DataError: the file is absent, is no image, or is cut off.
+        DataError: the file is absent, is no image, is cut off, or its pixels are floating-point
+            numbers or beyond 16 bits.
     """
     from PIL import Image, ImageOps
 
     where = _place(source)
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            width, height = opened.size
-            opened.draft("RGB", (2 * size, 2 * size))
+            stored = opened.size
+            drafted = opened.draft("RGB", (2 * size, 2 * size))
             image = _eight_bit(ImageOps.exif_transpose(opened))
-        upright = (image.width > image.height) == (width > height) or width == height
-        found = (width, height) if upright else (height, width)
+            found = image.size
+            if drafted:  # a JPEG, perhaps at a smaller scale, which rounds its sides
+                turned = opened.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+                found = stored[::-1] if turned else stored
         square = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     except FileNotFoundError:
         raise DataError(f"{where}: there is no such file") from None
@@ -278,8 +292,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise DataError("its pixels are floating-point numbers without a known range")
     if image.mode.startswith("I"):  # "I" is how 16-bit PNG files look in older versions of Pillow
-        upper = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
-        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
+        pixels = np.asarray(image)
+        low, high = int(pixels.min()), int(pixels.max())
+        if low < 0 or high > 65535:
+            raise DataError(
+                f"its pixels are whole numbers from {low} to {high}; beyond 0 to 65535 their range"
+                " is not known"
+            )
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         front = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), front).convert("RGB")

@@ -17,6 +17,7 @@ from truecue.errors import ConfigError
 from truecue.seeds import derive
 
 _NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+_ASSUMED_FREE = 4 << 30  # bytes of memory, where the system does not tell
 
 
 class Batch(NamedTuple):
@@ -209,6 +210,8 @@ def _free_bytes(device: torch.device) -> int:
         pages = os.sysconf("SC_AVPHYS_PAGES")
     except ValueError:  # macOS tells only how much there is in all
         pages = os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError):  # Windows has no such call
+        return _ASSUMED_FREE
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 

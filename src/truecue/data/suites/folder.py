@@ -82,8 +82,9 @@ class Folder(Suite):
             progress: called with (images done, images in all) while images are decoded.
 
         Raises:
-            DataError: no images, one class only, a class that a split lacks, unreadable images,
-                or a table that does not fit; the message names the file or the row.
+            DataError: a path that is not UTF-8, no images, one class only, a class that a split
+                lacks, unreadable images, or a table that does not fit; the message names the file
+                or the row.
             StorageError: the cache could not be written.
         """
         listing = self.listing(root)
@@ -116,6 +117,7 @@ class Folder(Suite):
             DataError: see `load`.
         """
         base = self._base(root)
+        _check_name(self.place(root))
         if self.table:
             table = self._table(base)
             return list_table(
@@ -195,6 +197,19 @@ class Folder(Suite):
             f"images of {found} pixels: short side resized to {self.size} (Lanczos), middle square"
             " kept",
         )
+
+
+def _check_name(place: str) -> None:
+    """Refuse a path that no run could write into its settings, which are UTF-8.
+
+    Raises:
+        DataError: the path is in another encoding.
+    """
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        shown = place.encode("utf-8", "backslashreplace").decode()
+        raise DataError(f"the name of {shown} is not UTF-8; rename it") from None
 
 
 def unreadable(listing: Listing, decoded: Decoded) -> list[Fault]:

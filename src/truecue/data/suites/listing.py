@@ -201,7 +201,8 @@ def read_table(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[str | N
         wanted: columns; empty: all. Of those that are absent nothing is said here.
 
     Raises:
-        DataError: the table is absent or damaged, or names two columns alike.
+        DataError: the table is absent or damaged, names two columns alike, or has its columns
+            separated by semicolons or tabs.
     """
     from pyarrow import ArrowException, csv, parquet
 
@@ -209,10 +210,11 @@ def read_table(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[str | N
         raise DataError(f"there is no table {path}")
     try:
         if path.suffix.lower() == ".csv":
-            # text, so that "007" stays what it is
+            _check_separator(path)
             head = csv.open_csv(path).schema.names
             options = csv.ConvertOptions(
-                include_columns=[n for n in head if n in (wanted or head)],
+                include_columns=[n for n in head if not wanted or n.strip() in wanted],
+                # text, so that "007" stays what it is
                 column_types=dict.fromkeys(head, "string"),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
@@ -221,16 +223,35 @@ def read_table(path: Path, wanted: Sequence[str] = ()) -> dict[str, list[str | N
             table = csv.read_csv(path, convert_options=options)
         elif path.suffix.lower() in TABLES:
             known = parquet.read_schema(path).names
-            table = parquet.read_table(path, columns=[n for n in known if n in (wanted or known)])
+            chosen = [n for n in known if not wanted or n.strip() in wanted]
+            table = parquet.read_table(path, columns=chosen)
         else:
             raise DataError(f"{path} must be a table with the suffix {' or '.join(TABLES)}")
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
-    names = table.column_names
+        encoded = isinstance(error, UnicodeDecodeError) or "UTF8" in str(error)
+        advice = "; save it as UTF-8" if encoded else ""
+        raise DataError(f"{path} cannot be read as a table: {error}{advice}") from error
+    names = [name.strip() for name in table.column_names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path.name} has more than one column '{twice[0]}'")
-    return {name: [as_text(v) for v in table[name].to_pylist()] for name in names}
+    columns = zip(names, table.columns, strict=True)
+    return {name: [as_text(v) for v in column.to_pylist()] for name, column in columns}
+
+
+def _check_separator(path: Path) -> None:
+    """Refuse a CSV table with other separators than commas, as some spreadsheets write it.
+
+    Raises:
+        DataError: its first line has semicolons or tabs, and no comma.
+        OSError, UnicodeDecodeError: its first line cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.readline().decode("utf-8-sig").strip()
+    if "," not in head and (";" in head or "\t" in head):
+        raise DataError(
+            f"{path} has the heads {head!r} without a comma; separate columns by commas"
+        )
 
 
 def as_text(value: Any) -> str | None:
