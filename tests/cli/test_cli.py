@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from truecue.cli import options
 from truecue.cli.main import main
+from truecue.data.sets import Splits
 from truecue.data.suites import SUITES, bar
 
 QUICK = ["--set", "plan.epochs=2", "--threads", "1", "--device", "cpu"]
@@ -85,6 +87,32 @@ def test_evaluate_agrees_with_the_training_report(cli, tmp_path: Path) -> None:
     assert status == 0
     trained = json.loads((out / "report.json").read_text())["models"]["erm"]["test"]
     assert json.loads(shown)["models"]["erm"]["test"] == trained
+
+
+def test_evaluate_measures_images_that_were_not_trained_on(
+    cli, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen, load = tmp_path / "run", [], options.load
+
+    def loaded(*given: Any, **more: Any) -> Splits:
+        seen.append(load(*given, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(options, "load", loaded)
+    (images / "labels.csv").unlink()
+    shares = ["--set", "data.test_share=0.1", "--set", "data.val_share=0", "--seed", "3"]
+    trained = cli("train", "erm", images, *SMALL, *shares, "--out", out)
+    assert trained[0] == 0, trained[2]
+    for model in (out, out / "model.safetensors"):
+        status, _, error = cli("evaluate", model, images, "--device", "cpu")
+        assert status == 0, error
+        assert not {*seen[0].train.names} & {*seen[-1].test.names}
+        assert seen[-1].test.names == seen[0].test.names
+        assert seen[-1].val is None
+    (images / "cat" / "broken.jpg").write_bytes(b"no image")
+    refused(cli("evaluate", out, images, "--device", "cpu"), "cat/broken.jpg")
+    status, _, error = cli("evaluate", out, images, "--device", "cpu", "--skip-unreadable")
+    assert status == 0, error
 
 
 def test_evaluate_refuses_other_classes(cli, tmp_path: Path) -> None:

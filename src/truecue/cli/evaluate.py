@@ -28,7 +28,11 @@ def evaluate(
     threads: o.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Measure a trained model on validation and test images, by group where groups are known."""
+    """Measure a trained model on validation and test images, by group where groups are known.
+
+    A run that was trained on DATA lends its settings of the data and its seed, so that the images
+    measured are those that were held out from it.
+    """
     from truecue import api
     from truecue.cli.show import show_report
     from truecue.config import parse_assignments
@@ -43,11 +47,12 @@ def evaluate(
         )
     net = load_classifier(model)
     made = net.spec.get("extra", {})
-    suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
-    suite = o.in_model_size(suite, given, net.spec["size"])
+    if skip_unreadable:
+        given["skip_unreadable"] = True
+    suite, lent = o.suite_of_model(data, given, model, net)
     report = api.evaluate(
         net,
-        o.load(suite, root, int(made.get("seed", 0)) if seed is None else seed),
+        o.load(suite, root, lent if seed is None else seed),
         name=str(made.get("method", "model")),
         device=o.open_device(device, threads=threads),
         facts=o.facts(data, suite),
