@@ -87,3 +87,28 @@ def test_own_images_are_those_that_are_named(tmp_path: Path) -> None:
     assert suite == Folder(root=str(here), size=24, val_share=0.3)
     suite, _ = options.suite_of_model(str(here), {}, tmp_path / "no-run", net(20))
     assert suite == Folder(root=str(here), size=20)
+
+
+@pytest.mark.parametrize("data", [".", "./", "../mine", "../mine/", "~/mine", "inside/.."])
+def test_data_has_one_name_however_it_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    here = tmp_path / "mine"
+    (here / "inside").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    made = Folder(root=str(here), size=16, val_share=0.3)
+    name = options.facts(data, made)["data"]
+    assert name == "mine"
+    run = run_of(tmp_path / "run", name, made.to_dict())
+    suite, seed = options.suite_of_model(data, {}, run, net(16))
+    assert isinstance(suite, Folder)
+    assert (suite.val_share, seed) == (0.3, 4)
+
+
+def test_a_suite_and_a_link_keep_their_names(tmp_path: Path) -> None:
+    assert options.name_of("digits") == "digits"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "current").symlink_to(tmp_path / "mine")
+    assert options.name_of(str(tmp_path / "current")) == "current"
