@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,25 @@ def test_evaluate_measures_images_that_were_not_trained_on(
     refused(cli("evaluate", out, images, "--device", "cpu"), "cat/broken.jpg")
     status, _, error = cli("evaluate", out, images, "--device", "cpu", "--skip-unreadable")
     assert status == 0, error
+
+
+def test_evaluate_writes_over_no_report_but_its_own(cli, tmp_path: Path) -> None:
+    out, mine = tmp_path / "run", tmp_path / "mine"
+    cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    evaluate = ["evaluate", out, "gratings", "--device", "cpu", "--out"]
+    before = (out / "report.json").read_bytes()
+    refused(cli(*evaluate, out), "holds a training", "--out")
+    assert (out / "report.json").read_bytes() == before
+    for _ in range(2):
+        assert cli(*evaluate, mine)[0] == 0
+    assert json.loads((mine / "report.json").read_text())["kind"] == "evaluate"
+    for other in (before, b"[]", b"{}", b"no report"):
+        (mine / "report.json").write_bytes(other)
+        refused(cli(*evaluate, mine), "holds a training or other work")
+        assert (mine / "report.json").read_bytes() == other
+    (mine / "report.json").unlink()
+    (mine / "run.toml").touch()  # a run that has not written its report yet
+    refused(cli(*evaluate, mine), "holds a training or other work")
 
 
 def test_evaluate_refuses_other_classes(cli, tmp_path: Path) -> None:
@@ -429,6 +449,28 @@ def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("truecue 0.")
+
+
+def told(encoding: str, *arguments: str | Path) -> str:
+    """What a command shows on a terminal of another encoding."""
+    done = subprocess.run(
+        [sys.executable, "-m", "truecue", *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode(encoding)
+
+
+def test_a_list_on_a_terminal_that_is_not_utf_8() -> None:
+    assert "?-SupInfoNCE" in told("cp1252", "methods")
+
+
+@pytest.mark.slow
+def test_a_training_on_a_terminal_that_is_not_utf_8(tmp_path: Path) -> None:
+    shown = told("ascii", "train", "erm", "gratings", *QUICK, "--out", tmp_path / "run")
+    assert f"Report: {tmp_path / 'run' / 'report.html'}" in shown
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -45,6 +45,8 @@ def evaluate(
         raise ConfigError(
             f"evaluate has no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
         )
+    if out is not None:
+        _check_free(out)
     net = load_classifier(model)
     made = net.spec.get("extra", {})
     if skip_unreadable:
@@ -63,3 +65,24 @@ def evaluate(
         typer.echo(json.dumps(finite(report), indent=1))
     else:
         show_report(report, out)
+
+
+def _check_free(out: Path) -> None:
+    """Refuse a folder with a report that is not `evaluate`'s own.
+
+    Raises:
+        RunMismatch: it holds a run (a training, an audit), or a report of another kind.
+    """
+    from truecue.errors import RunMismatch
+
+    report, other = out / "report.json", (out / "run.toml").exists()
+    if report.exists():
+        try:
+            other |= json.loads(report.read_text(encoding="utf-8"))["kind"] != "evaluate"
+        except (OSError, ValueError, LookupError, TypeError):  # no report that was written here
+            other = True
+    if other:
+        raise RunMismatch(
+            f"{out} holds a training or other work, whose report must not be written over: give"
+            " another folder by --out"
+        )
