@@ -9,13 +9,16 @@ from typing import ClassVar
 
 import pytest
 import tomli_w
+from PIL import Image
 
 from truecue.cli import options
 from truecue.data.sets import Splits
+from truecue.data.suites.bar import BAR
 from truecue.data.suites.base import Suite
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
+from truecue.errors import ConfigError
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier
 
@@ -51,6 +54,22 @@ def test_progress_goes_to_suites_that_take_it(monkeypatch: pytest.MonkeyPatch) -
     assert len(options.load(Gratings(), None, 4).train) == 1024
     assert len(options.load(Slow(), None, 5, quiet=True).train) == 1024
     assert seen == [(3, 7)]
+
+
+def test_a_folder_of_ones_own_needs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUECUE_CACHE", str(tmp_path / "cache"))
+    gone = tmp_path / "gone"
+    for i in range(20):
+        file = tmp_path / "mine" / ("cat", "dog")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(file)
+    splits = options.load(Folder(root=str(tmp_path / "mine"), size=8), gone, 0)
+    assert len(splits.train) + len(splits.test) + len(splits.val or ()) == 20
+    for suite in (BAR(), Folder()):
+        with pytest.raises(ConfigError, match=r"there is no folder .*gone"):
+            options.load(suite, gone, 0)
 
 
 def net(size: int, seed: int = 0) -> Classifier:

@@ -105,7 +105,10 @@ def suite_again(asked: dict[str, Any], changes: dict[str, Any] | None = None) ->
 
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
     """A suite's splits; missing folders are named, and suites that can tell show progress."""
-    if root is not None and not suite.self_made and not root.is_dir():
+    from truecue.data.suites.folder import Folder
+
+    needed = not suite.self_made and not (isinstance(suite, Folder) and suite.root)
+    if root is not None and needed and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
     if "progress" not in inspect.signature(suite.load).parameters:
         return suite.load(root, seed=seed)
