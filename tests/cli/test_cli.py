@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 
 from truecue.cli import options
 from truecue.cli.main import main
+from truecue.data.sets import Splits
 from truecue.data.suites import SUITES, bar
 
 QUICK = ["--set", "plan.epochs=2", "--threads", "1", "--device", "cpu"]
@@ -85,6 +88,51 @@ def test_evaluate_agrees_with_the_training_report(cli, tmp_path: Path) -> None:
     assert status == 0
     trained = json.loads((out / "report.json").read_text())["models"]["erm"]["test"]
     assert json.loads(shown)["models"]["erm"]["test"] == trained
+
+
+def test_evaluate_measures_images_that_were_not_trained_on(
+    cli, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen, load = tmp_path / "run", [], options.load
+
+    def loaded(*given: Any, **more: Any) -> Splits:
+        seen.append(load(*given, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(options, "load", loaded)
+    (images / "labels.csv").unlink()
+    shares = ["--set", "data.test_share=0.1", "--set", "data.val_share=0", "--seed", "3"]
+    trained = cli("train", "erm", images, *SMALL, *shares, "--out", out)
+    assert trained[0] == 0, trained[2]
+    for model in (out, out / "model.safetensors"):
+        status, _, error = cli("evaluate", model, images, "--device", "cpu")
+        assert status == 0, error
+        assert not {*seen[0].train.names} & {*seen[-1].test.names}
+        assert seen[-1].test.names == seen[0].test.names
+        assert seen[-1].val is None
+    (images / "cat" / "broken.jpg").write_bytes(b"no image")
+    refused(cli("evaluate", out, images, "--device", "cpu"), "cat/broken.jpg")
+    status, _, error = cli("evaluate", out, images, "--device", "cpu", "--skip-unreadable")
+    assert status == 0, error
+
+
+def test_evaluate_writes_over_no_report_but_its_own(cli, tmp_path: Path) -> None:
+    out, mine = tmp_path / "run", tmp_path / "mine"
+    cli("train", "erm", "gratings", *QUICK, "--out", out, "--quiet")
+    evaluate = ["evaluate", out, "gratings", "--device", "cpu", "--out"]
+    before = (out / "report.json").read_bytes()
+    refused(cli(*evaluate, out), "holds a training", "--out")
+    assert (out / "report.json").read_bytes() == before
+    for _ in range(2):
+        assert cli(*evaluate, mine)[0] == 0
+    assert json.loads((mine / "report.json").read_text())["kind"] == "evaluate"
+    for other in (before, b"[]", b"{}", b"no report"):
+        (mine / "report.json").write_bytes(other)
+        refused(cli(*evaluate, mine), "holds a training or other work")
+        assert (mine / "report.json").read_bytes() == other
+    (mine / "report.json").unlink()
+    (mine / "run.toml").touch()  # a run that has not written its report yet
+    refused(cli(*evaluate, mine), "holds a training or other work")
 
 
 def test_evaluate_refuses_other_classes(cli, tmp_path: Path) -> None:
@@ -401,6 +449,28 @@ def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("truecue 0.")
+
+
+def told(encoding: str, *arguments: str | Path) -> str:
+    """What a command shows on a terminal of another encoding."""
+    done = subprocess.run(
+        [sys.executable, "-m", "truecue", *map(str, arguments)],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode(encoding)
+
+
+def test_a_list_on_a_terminal_that_is_not_utf_8() -> None:
+    assert "?-SupInfoNCE" in told("cp1252", "methods")
+
+
+@pytest.mark.slow
+def test_a_training_on_a_terminal_that_is_not_utf_8(tmp_path: Path) -> None:
+    shown = told("ascii", "train", "erm", "gratings", *QUICK, "--out", tmp_path / "run")
+    assert f"Report: {tmp_path / 'run' / 'report.html'}" in shown
 
 
 def test_debug_shows_the_traceback() -> None:

@@ -9,13 +9,16 @@ from typing import ClassVar
 
 import pytest
 import tomli_w
+from PIL import Image
 
 from truecue.cli import options
 from truecue.data.sets import Splits
+from truecue.data.suites.bar import BAR
 from truecue.data.suites.base import Suite
 from truecue.data.suites.digits import Digits
 from truecue.data.suites.folder import Folder
 from truecue.data.suites.gratings import Gratings
+from truecue.errors import ConfigError
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier
 
@@ -53,6 +56,22 @@ def test_progress_goes_to_suites_that_take_it(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [(3, 7)]
 
 
+def test_a_folder_of_ones_own_needs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUECUE_CACHE", str(tmp_path / "cache"))
+    gone = tmp_path / "gone"
+    for i in range(20):
+        file = tmp_path / "mine" / ("cat", "dog")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(file)
+    splits = options.load(Folder(root=str(tmp_path / "mine"), size=8), gone, 0)
+    assert len(splits.train) + len(splits.test) + len(splits.val or ()) == 20
+    for suite in (BAR(), Folder()):
+        with pytest.raises(ConfigError, match=r"there is no folder .*gone"):
+            options.load(suite, gone, 0)
+
+
 def net(size: int, seed: int = 0) -> Classifier:
     made = build("mlp-3", channels=3, size=size, n_classes=2)
     made.spec["extra"] = {"seed": seed}
@@ -87,3 +106,28 @@ def test_own_images_are_those_that_are_named(tmp_path: Path) -> None:
     assert suite == Folder(root=str(here), size=24, val_share=0.3)
     suite, _ = options.suite_of_model(str(here), {}, tmp_path / "no-run", net(20))
     assert suite == Folder(root=str(here), size=20)
+
+
+@pytest.mark.parametrize("data", [".", "./", "../mine", "../mine/", "~/mine", "inside/.."])
+def test_data_has_one_name_however_it_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    here = tmp_path / "mine"
+    (here / "inside").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    made = Folder(root=str(here), size=16, val_share=0.3)
+    name = options.facts(data, made)["data"]
+    assert name == "mine"
+    run = run_of(tmp_path / "run", name, made.to_dict())
+    suite, seed = options.suite_of_model(data, {}, run, net(16))
+    assert isinstance(suite, Folder)
+    assert (suite.val_share, seed) == (0.3, 4)
+
+
+def test_a_suite_and_a_link_keep_their_names(tmp_path: Path) -> None:
+    assert options.name_of("digits") == "digits"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "current").symlink_to(tmp_path / "mine")
+    assert options.name_of(str(tmp_path / "current")) == "current"

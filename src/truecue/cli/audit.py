@@ -165,9 +165,7 @@ def audit(
     splits = o.load(suite, root, seed, quiet=quiet or as_json)
     compute = o.open_device(device, threads=threads)
     facts = o.facts(data, suite)
-    out = out or Path("audits") / (
-        Path(data).resolve().name if data in {".", ".."} else facts["data"]
-    )
+    out = out or Path("audits") / facts["data"]
     silent = quiet or as_json
     auditing.check_asked(
         out, splits, verdicts=verdicts, masks=masks, core=core or (), nuisance=regions

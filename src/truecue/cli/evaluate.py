@@ -28,7 +28,11 @@ def evaluate(
     threads: o.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Measure a trained model on validation and test images, by group where groups are known."""
+    """Measure a trained model on validation and test images, by group where groups are known.
+
+    A run that was trained on DATA lends its settings of the data and its seed, so that the images
+    measured are those that were held out from it.
+    """
     from truecue import api
     from truecue.cli.show import show_report
     from truecue.config import parse_assignments
@@ -41,13 +45,16 @@ def evaluate(
         raise ConfigError(
             f"evaluate has no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
         )
+    if out is not None:
+        _check_free(out)
     net = load_classifier(model)
     made = net.spec.get("extra", {})
-    suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
-    suite = o.in_model_size(suite, given, net.spec["size"])
+    if skip_unreadable:
+        given["skip_unreadable"] = True
+    suite, lent = o.suite_of_model(data, given, model, net)
     report = api.evaluate(
         net,
-        o.load(suite, root, int(made.get("seed", 0)) if seed is None else seed),
+        o.load(suite, root, lent if seed is None else seed),
         name=str(made.get("method", "model")),
         device=o.open_device(device, threads=threads),
         facts=o.facts(data, suite),
@@ -58,3 +65,24 @@ def evaluate(
         typer.echo(json.dumps(finite(report), indent=1))
     else:
         show_report(report, out)
+
+
+def _check_free(out: Path) -> None:
+    """Refuse a folder with a report that is not `evaluate`'s own.
+
+    Raises:
+        RunMismatch: it holds a run (a training, an audit), or a report of another kind.
+    """
+    from truecue.errors import RunMismatch
+
+    report, other = out / "report.json", (out / "run.toml").exists()
+    if report.exists():
+        try:
+            other |= json.loads(report.read_text(encoding="utf-8"))["kind"] != "evaluate"
+        except (OSError, ValueError, LookupError, TypeError):  # no report that was written here
+            other = True
+    if other:
+        raise RunMismatch(
+            f"{out} holds a training or other work, whose report must not be written over: give"
+            " another folder by --out"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -67,6 +68,9 @@ def options(
 
 def main() -> None:
     """Run the command line: one sentence and status 2 for errors that the user can mend."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # "?" for a sign that a terminal lacks; stderr writes its code, and needs no such care
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except Interrupted as error:

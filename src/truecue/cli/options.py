@@ -105,7 +105,10 @@ def suite_again(asked: dict[str, Any], changes: dict[str, Any] | None = None) ->
 
 def load(suite: Suite, root: Path | None, seed: int, *, quiet: bool = False) -> Splits:
     """A suite's splits; missing folders are named, and suites that can tell show progress."""
-    if root is not None and not suite.self_made and not root.is_dir():
+    from truecue.data.suites.folder import Folder
+
+    needed = not suite.self_made and not (isinstance(suite, Folder) and suite.root)
+    if root is not None and needed and not root.is_dir():
         raise ConfigError(f"there is no folder {root} (from --root or TRUECUE_DATA)")
     if "progress" not in inspect.signature(suite.load).parameters:
         return suite.load(root, seed=seed)
@@ -167,7 +170,7 @@ def suite_of_model(
     """
     suite, seed = open_suite(data, {}), int(net.spec.get("extra", {}).get("seed", 0))
     asked = asked_of(model)
-    if asked.get("data") == Path(data).name:
+    if asked.get("data") == name_of(data):
         known = type(suite).model_fields.keys() - {"root", "table"}  # where they are says DATA
         lent = {k: v for k, v in asked.get("data_settings", {}).items() if k in known}
         suite, seed = suite.override(lent), int(asked.get("seed", 0))
@@ -220,7 +223,15 @@ def command() -> str:
     return shlex.join(["truecue", *sys.argv[1:]])
 
 
+def name_of(data: str) -> str:
+    """What DATA is called in reports and folders: a suite's name, or the last part of a path."""
+    from truecue.data.suites import suite_names
+
+    if data in suite_names():
+        return data
+    return Path(os.path.abspath(Path(data).expanduser())).name  # "." has one, links keep theirs
+
+
 def facts(data: str, suite: Suite) -> dict[str, Any]:
     """Where the data comes from, for the report."""
-    name = data if os.path.sep not in data else Path(data).name
-    return {"data": name, "settings": suite.to_dict(), "command": command()}
+    return {"data": name_of(data), "settings": suite.to_dict(), "command": command()}

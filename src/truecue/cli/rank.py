@@ -75,7 +75,7 @@ def rank(
     numbers = found.to_dict()
     page = None
     if out is not None:
-        about: dict[str, Any] = {"data": Path(data).name, "models": [str(path) for path in models]}
+        about: dict[str, Any] = {"data": o.name_of(data), "models": [str(path) for path in models]}
         about |= circumstances(compute, seed, {"command": o.command()})
         page = write_rank_page(found, out, about)
     if not quiet:
@@ -129,7 +129,7 @@ def _trained_on(path: Path, net: Classifier, data: str, given: dict[str, Any]) -
     """Whether a model is that of a run on DATA, and looked at with the run's own settings of it."""
     own, _ = o.suite_of_model(data, {}, path, net)
     seen, _ = o.suite_of_model(data, given, path, net)
-    return o.asked_of(path).get("data") == Path(data).name and own == seen
+    return o.asked_of(path).get("data") == o.name_of(data) and own == seen
 
 
 def _show(numbers: dict[str, Any]) -> None:
