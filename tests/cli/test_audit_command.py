@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ from test_pictures import images  # noqa: F401  two classes of bright or dark im
 
 from truecue.audit.audit import Audit
 from truecue.audit.verdicts import COLUMNS
+from truecue.cli import options, probe
+from truecue.data.sets import Splits
+from truecue.engine.features import digest_of_set
+from truecue.nets.classifier import load_classifier
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
 
@@ -42,6 +47,32 @@ def test_one_command_from_images_to_gaps(cli, images: Path, tmp_path: Path) -> N
     printed = json.loads(shown)
     assert printed["audit"] == audit.facts
     assert printed["gaps"] == audit.gaps()
+
+
+def test_a_model_is_audited_and_probed_on_images_that_it_was_not_trained_on(
+    cli, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
+) -> None:  # fmt: skip
+    seen, load = [], options.load
+
+    def loaded(*given: Any, **more: Any) -> Splits:
+        seen.append(load(*given, **more))
+        return seen[-1]
+
+    monkeypatch.setattr(options, "load", loaded)
+    run, out = tmp_path / "run", tmp_path / "audit"
+    shares = ["--set", "data.test_share=0.1", "--set", "data.val_share=0", "--seed", "3"]
+    trained = cli("train", "erm", images, *SIZE, *PLAN, *shares, "--out", run, *CPU, "--quiet")
+    assert trained[0] == 0, trained[2]
+    for model in (run, run / "model.safetensors"):
+        asked = ["--model", model, "--out", out, *CPU, "--no-cues", "--quiet"]
+        status, _, error = cli("audit", images, *asked)
+        assert status == 0, error
+        given = probe._given(str(images), model, load_classifier(model), None, None, quiet=True)
+        for parts in (seen[-2], given):
+            assert parts.test.names == seen[0].test.names
+            assert parts.train.names == seen[0].train.names
+            assert parts.val is None
+    assert Audit(out).facts["splits"]["test"]["digest"] == digest_of_set(seen[0].test)
 
 
 def test_a_folder_may_have_the_name_of_a_suite(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811

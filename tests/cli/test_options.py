@@ -108,6 +108,16 @@ def test_own_images_are_those_that_are_named(tmp_path: Path) -> None:
     assert suite == Folder(root=str(here), size=20)
 
 
+def test_a_folder_with_the_name_of_a_suite_lends_it_nothing(tmp_path: Path) -> None:
+    mine = tmp_path / "digits"
+    mine.mkdir()
+    of_mine = run_of(tmp_path / "mine", "digits", Folder(root=str(mine), val_share=0.3).to_dict())
+    assert options.suite_of_model("digits", {}, of_mine, net(28, 1)) == (Digits(), 1)
+    of_suite = run_of(tmp_path / "suite", "digits", Digits(val_share=0.3).to_dict())
+    suite, seed = options.suite_of_model(str(mine), {}, of_suite, net(16, 1))
+    assert (suite, seed) == (Folder(root=str(mine), size=16), 1)
+
+
 @pytest.mark.parametrize("data", [".", "./", "../mine", "../mine/", "~/mine", "inside/.."])
 def test_data_has_one_name_however_it_is_typed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str

@@ -137,6 +137,7 @@ def audit(
     from truecue.config import parse_assignments
     from truecue.errors import ConfigError
     from truecue.methods.erm import ERM
+    from truecue.nets.classifier import load_classifier
 
     if stats_from not in {"own", "train"}:
         raise ConfigError(f"--stats-from is own or train; got '{stats_from}'")
@@ -157,11 +158,15 @@ def audit(
     ERM().override(plan)
     if model is not None and encoder is None and arch is not None:
         raise ConfigError("--arch is about --encoder or a model to train; --model has its own")
-    net, made = _model(model)
-    suite = o.open_suite(data, given, skip_unreadable=skip_unreadable)
-    if net is not None:
-        suite = o.in_model_size(suite, given, net.spec["size"])
-    seed = int(made.get("seed", 0)) if seed is None else seed
+    if skip_unreadable:
+        given["skip_unreadable"] = True
+    net = None
+    if model is None:
+        suite, lent = o.open_suite(data, given), 0
+    else:
+        net = load_classifier(model)
+        suite, lent = o.suite_of_model(data, given, model, net)
+    seed = lent if seed is None else seed
     splits = o.load(suite, root, seed, quiet=quiet or as_json)
     compute = o.open_device(device, threads=threads)
     facts = o.facts(data, suite)
@@ -239,15 +244,6 @@ def _files(suite: Any) -> Path | None:
         return None
     place = Path(suite.place())
     return place if place.is_dir() else place.parent
-
-
-def _model(path: Path | None) -> tuple[Classifier | None, dict[str, Any]]:
-    from truecue.nets.classifier import load_classifier
-
-    if path is None:
-        return None, {}
-    net = load_classifier(path)
-    return net, net.spec.get("extra", {})
 
 
 def _encoder(

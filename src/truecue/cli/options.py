@@ -168,9 +168,13 @@ def suite_of_model(
         model: a run's folder, or a file.
         net: the model that is there.
     """
+    from truecue.data.suites.folder import Folder
+
     suite, seed = open_suite(data, {}), int(net.spec.get("extra", {}).get("seed", 0))
     asked = asked_of(model)
-    if asked.get("data") == name_of(data):
+    # a folder of one's own may have the name of a suite; only folders say where they are
+    alike = isinstance(suite, Folder) == ("root" in asked.get("data_settings", {}))
+    if alike and asked.get("data") == name_of(data):
         known = type(suite).model_fields.keys() - {"root", "table"}  # where they are says DATA
         lent = {k: v for k, v in asked.get("data_settings", {}).items() if k in known}
         suite, seed = suite.override(lent), int(asked.get("seed", 0))

@@ -98,7 +98,7 @@ def probe(
     check_fit(found, made)
     net = load_classifier(model)
     see = ClassifierView(net.to(compute.device), made(made.codes(1, 0, "shape")).shape[1:])
-    given = None if data is None else _given(data, net, sets, root, quiet=quiet)
+    given = None if data is None else _given(data, model, net, sets, root, quiet=quiet)
     score, guesses = None, ""
     if given is not None:
         score, guesses = _score(chosen, found, measure, made, compute)
@@ -205,7 +205,13 @@ def rescore(
 
 
 def _given(
-    data: str, net: Classifier, sets: list[str] | None, root: Path | None, *, quiet: bool
+    data: str,
+    model: Path,
+    net: Classifier,
+    sets: list[str] | None,
+    root: Path | None,
+    *,
+    quiet: bool,
 ) -> Splits:
     """The splits that the classifier was trained on."""
     from truecue.config import parse_assignments
@@ -217,9 +223,8 @@ def _given(
         raise ConfigError(
             f"there is no setting '{next(iter(own))}'; settings of the data begin with 'data.'"
         )
-    suite = o.open_suite(data, given)
-    suite = o.in_model_size(suite, given, net.spec["size"])
-    splits = o.load(suite, root, int(net.spec.get("extra", {}).get("seed", 0)), quiet=quiet)
+    suite, seed = o.suite_of_model(data, given, model, net)
+    splits = o.load(suite, root, seed, quiet=quiet)
     check_fits(net, splits.train)
     return splits
 
