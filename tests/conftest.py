@@ -1,8 +1,9 @@
-"""What all tests share: one torch thread, and where the real data lies."""
+"""What all tests share: one torch thread, Ctrl-C, and where the real data lies."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 torch.set_num_threads(1)
 torch.set_num_interop_threads(1)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what it sends behind
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DATA = Path(
     os.environ.get("TRUECUE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
