@@ -31,7 +31,7 @@ ALT = {
     "heat": "Accuracy of methods by suites",
 }
 SHOWN = {"colored_mnist": ("ratio", "rules"), "bar": (), "dogs_cats": ("heat",), "pacs": ("heat",),
-         "sih": (), "biased_mnist": (),
+         "sih": ("ratio",), "biased_mnist": (),
          "biased_mnist_simple_conv": (),
          "biased_mnist_simple_conv_12k": (), "digits_supinfonce": ()}  # fmt: skip
 RULES = ("colored_mnist",)
