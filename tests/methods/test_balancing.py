@@ -113,6 +113,15 @@ def test_subsample_is_balanced_and_drawn_once(by: Any) -> None:
     assert again.counts.tolist() == [int(groups.counts.min())] * len(groups.counts)
 
 
+def test_seeds_keep_other_images() -> None:
+    kept = []
+    for seed in (0, 1):
+        run = Unfitted(seed)
+        Subsample().fit(small_gratings(), run)
+        kept.append(run.asked["fit"].data.images)
+    assert not torch.equal(*kept)
+
+
 def test_a_tiny_group_is_warned_of() -> None:
     data, run = small_gratings(), Spy()
     few = ~((data.train.y == 0) & (data.train.attributes["tint"].values == 1))

@@ -21,7 +21,7 @@ from truecue.losses.sparse import l1, sparse_logistic, violation
 from truecue.methods import dfr
 from truecue.methods.base import Uses
 from truecue.methods.dfr import DFR
-from truecue.methods.grouping import grouped
+from truecue.methods.grouping import Groups, balanced_subset, grouped
 from truecue.nets.classifier import load_classifier
 from truecue.seeds import derive
 from truecue.testing import check_supervision, fit, small_gratings
@@ -326,12 +326,22 @@ def test_what_cannot_be_fitted_to_or_judged_by_is_refused_before_training() -> N
         assert not run.asked
 
 
-def test_seeds_choose_other_subsets() -> None:
-    net, run = trained(DFR(fits=1, strengths=(0.1,)))
-    groups = grouped(small_gratings().val, "tint")
-    one, other = (dfr.balanced_subset(groups, s, "dfr", "fit", 0) for s in (0, 1))
-    assert not torch.equal(one, other)
-    assert net.head.weight.shape == run.branches["plain"].net.head.weight.shape
+def test_every_fit_and_every_seed_has_a_subset_of_its_own(monkeypatch) -> None:
+    keys, layer = [], (torch.zeros(2, 3).double(), torch.zeros(2).double())
+
+    def drawn(groups: Groups, *key: int | str) -> Tensor:
+        keys.append(key)
+        return balanced_subset(groups, *key)
+
+    monkeypatch.setattr(dfr, "balanced_subset", drawn)
+    monkeypatch.setattr(dfr, "_layer", lambda *_: layer)
+    data, method = small_gratings(), DFR(strengths=(0.3, 0.1), fits=3)
+    groups = grouped(data.val, "tint")
+    for seed in (0, 1):
+        run = Run(None, seed, Device("cpu"))
+        method._head(Pixels(), data, data.val, groups, run)  # type: ignore[arg-type]
+    assert len(keys) == len(set(keys)) == 2 * (1 + 3)
+    assert not torch.equal(*(balanced_subset(groups, *key) for key in keys[2:4]))
 
 
 @pytest.mark.parametrize(
