@@ -182,7 +182,7 @@ def _a_little_less(observed: Tensor, size: Tensor) -> Tensor:
 
 
 def _p(at_least: Tensor, draws: int, observed: Tensor) -> Tensor:
-    """p-values from how many draws reached what was found; nothing is larger or smaller than nan."""
+    """p-values from how many draws reached what was found; nothing is above or below nan."""
     return torch.where(observed.isnan(), torch.nan, (1 + at_least).double() / (1 + draws))
 
 
