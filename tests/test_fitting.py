@@ -11,7 +11,7 @@ from truecue import api
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
 from truecue.engine.plan import SGD, Adam, Constant, Cosine, Patience, Plan, Plateau
-from truecue.errors import ConfigError
+from truecue.errors import ConfigError, SupervisionError
 from truecue.fitting import REFERENCE, Fitting, plainly
 from truecue.methods import DFR, JTT, DeNetDM, LfF
 from truecue.methods.erm import ERM
@@ -144,3 +144,22 @@ def test_plain_training_takes_over_of_a_plan_what_it_has_a_use_for(schedule, kep
     sgd = SGD(lr=0.2)
     plan = Plan(**shared, **of_the_method, schedule=schedule, optimizer=sgd)
     assert plainly(plan) == Plan(**shared, schedule=kept, optimizer=sgd)
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "words"),
+    [
+        ("val_worst_group", SupervisionError, "needs bias labels of the validation images"),
+        ("val_worst_class", ConfigError, "needs validation images"),
+    ],
+)
+def test_a_rule_that_the_data_cannot_serve_is_refused_before_the_first_stage(
+    data: Splits, tmp_path: Path, rule: str, error: type[Exception], words: str
+) -> None:
+    assert data.val is not None
+    val = None if error is ConfigError else data.val.blind()
+    blind = Splits(data.train.blind(), val, data.test.blind())
+    method = quick(JTT(), **{"identify.epochs": 1, "plan.select": rule})
+    with pytest.raises(error, match=words):
+        Fitting(blind, seed=0, device=cpu(), arch="mlp-3", folder=tmp_path).fit(method, "jtt")
+    assert not list(tmp_path.iterdir())
