@@ -94,6 +94,8 @@ def test_the_scale_of_a_code_does_not_matter() -> None:
         assert found > 0.9
         assert metric(table(one, 2.0**10 * other), votes=200) == found
         assert metric(table(2.0**10 * one, other), votes=200) == found
+    found = dis.beta_vae(table(one, other), votes=200)
+    assert dis.beta_vae(table(2.0**-14 * one, 2.0**-14 * other), votes=200) == found
 
 
 def test_as_many_images_as_the_grid_has_are_the_grid() -> None:
