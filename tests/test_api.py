@@ -188,13 +188,19 @@ def test_data_without_a_bias_or_validation_images_can_be_trained_on(data: Splits
     assert "val" not in report["models"]["denetdm"]
 
 
-def test_values_that_are_not_known_do_not_count(data: Splits) -> None:
+def test_images_of_unknown_bias_are_in_no_group_and_count_without_groups(data: Splits) -> None:
     values = data.test.attributes["tint"].values.clone()
     values[::2] = -1
     names = data.test.attributes["tint"].names
     test = replace(data.test, attributes={"tint": Attribute(values, names)})
-    report = api.train(ERM(plan=PLAN), replace(data, test=test), device=cpu()).report
-    assert sum(map(sum, report["models"]["erm"]["test"]["cells"]["total"])) == 32
+    trained = api.train(ERM(plan=PLAN), replace(data, test=test), device=cpu())
+    found = trained.report["models"]["erm"]["test"]
+    assert sum(map(sum, found["cells"]["total"])) == found["unbiased"]["n"] == 32
+    right = trained.net(test.images).argmax(1) == test.y
+    assert (found["average"]["n"], found["average"]["value"]) == (64, float(right.double().mean()))
+    by_class = [float(right[test.y == c].double().mean()) for c in (0, 1)]
+    assert found["worst_class"]["value"] == min(by_class)
+    assert min(by_class) != float(right[1::2].double().mean())
 
 
 # measuring a network that is there

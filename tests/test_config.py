@@ -95,6 +95,15 @@ def test_values_out_of_range_are_named_with_what_was_found() -> None:
     )
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_numbers_are_finite(value: float) -> None:
+    said = sentence(plan={"motor": {"kind": "fast", "rate": value}})
+    assert said == f"Outer: plan.motor.rate must be a finite number; got {value}"
+    (name,) = parse_assignments([f"rate={value}"]).items()
+    with pytest.raises(ConfigError, match="rate must be a finite number"):
+        Fast().override(dict([name]))
+
+
 def test_several_faults_are_told_at_once_but_not_all_of_many() -> None:
     assert sentence(q=2, plan={"epochs": 0}).count(";") == 3
     said = sentence(a=1, b=2, c=3, d=4, e=5)

@@ -10,8 +10,9 @@ from torch import nn
 from truecue import api
 from truecue.data.sets import Splits
 from truecue.engine.device import Device
-from truecue.errors import ConfigError
-from truecue.fitting import REFERENCE, Fitting
+from truecue.engine.plan import SGD, Adam, Constant, Cosine, Patience, Plan, Plateau
+from truecue.errors import ConfigError, SupervisionError
+from truecue.fitting import REFERENCE, Fitting, plainly
 from truecue.methods import DFR, JTT, DeNetDM, LfF
 from truecue.methods.erm import ERM
 from truecue.nets.build import build
@@ -116,3 +117,49 @@ def test_choosing_by_guessed_groups_trains_the_guessing_pair_once(
     assert (tmp_path / REFERENCE / "stages" / "fit.done").exists()
     again = api.train(method, data, device=cpu(), arch="mlp-3")
     assert same_bits(trained.net, again.net)
+
+
+def test_groups_are_guessed_by_where_the_two_networks_of_lff_disagree(data: Splits) -> None:
+    plan = Plan(epochs=3, batch_size=32, select="val_pseudo_group")
+    found = Fitting(data, seed=0, device=cpu(), arch="conv3")._guessed(plan)
+    pair = Fitting(data, seed=0, device=cpu(), arch="conv3")
+    assert data.val is not None
+    made = pair.fit(LfF(plan=Plan(epochs=3, batch_size=32)), "other").run.branches
+    biased, debiased = (
+        made[name].net(data.val.images).argmax(1) for name in ("biased", "debiased")
+    )
+    assert torch.equal(found, biased != debiased)
+    assert 0 < int(found.sum()) < len(found)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kept"), [(Plateau(), Constant()), (Cosine(warmup=1), Cosine(warmup=1))]
+)
+def test_plain_training_takes_over_of_a_plan_what_it_has_a_use_for(schedule, kept) -> None:
+    shared = {"epochs": 7, "batch_size": 9, "drop_last": True, "augment": ("flip",), "average": 0.5}
+    of_the_method = {
+        "views": 2, "turns": ("debiased",), "optimizer_of": {"biased": Adam(lr=0.5)},
+        "select": "val_loss", "stop": Patience(),
+    }  # fmt: skip
+    sgd = SGD(lr=0.2)
+    plan = Plan(**shared, **of_the_method, schedule=schedule, optimizer=sgd)
+    assert plainly(plan) == Plan(**shared, schedule=kept, optimizer=sgd)
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "words"),
+    [
+        ("val_worst_group", SupervisionError, "needs bias labels of the validation images"),
+        ("val_worst_class", ConfigError, "needs validation images"),
+    ],
+)
+def test_a_rule_that_the_data_cannot_serve_is_refused_before_the_first_stage(
+    data: Splits, tmp_path: Path, rule: str, error: type[Exception], words: str
+) -> None:
+    assert data.val is not None
+    val = None if error is ConfigError else data.val.blind()
+    blind = Splits(data.train.blind(), val, data.test.blind())
+    method = quick(JTT(), **{"identify.epochs": 1, "plan.select": rule})
+    with pytest.raises(error, match=words):
+        Fitting(blind, seed=0, device=cpu(), arch="mlp-3", folder=tmp_path).fit(method, "jtt")
+    assert not list(tmp_path.iterdir())

@@ -29,7 +29,11 @@ class Config(BaseModel, metaclass=_ConfigMeta):
     """A frozen bag of settings. Unknown names and values out of range raise `ConfigError`."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
     def to_dict(self) -> dict[str, Any]:

@@ -87,20 +87,26 @@ class Fitting:
             arch: architecture, in place of the one that this was made with.
 
         Raises:
-            ConfigError: augmentation is asked for, and there are features instead of pixels.
+            ConfigError: augmentation is asked for, and there are features instead of pixels; or a
+                rule for choosing needs validation images that are not there.
+            SupervisionError: a rule needs bias labels that are not there.
             TruecueError: whatever else the method cannot do.
         """
         plans = method.plans()
         check_augmentation(method, frozen=self.frozen)
         guessing = any(plan.select == "val_pseudo_group" for plan in plans.values())
+        judge = Judge(
+            self.seen, self._device, (lambda: self._guessed(method.plan)) if guessing else None
+        )
+        for plan in plans.values():  # now, and not when an earlier stage has been trained
+            if plan.select not in {"last", "val_loss"}:  # a method may watch a loss of its own
+                judge.check(plan.select)
         run = Run(
             self._folder / name if self._folder else None,
             self._seed,
             self._device,
             arch=arch or self._arch,
-            judge=Judge(
-                self.seen, self._device, (lambda: self._guessed(method.plan)) if guessing else None
-            ),
+            judge=judge,
             monitor=Monitor(self.seen, self._device),
             recorder=self.recorder,
             start=None if self.frozen else self.start,

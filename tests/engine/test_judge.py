@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -131,6 +132,24 @@ def test_monitor_shows_as_many_conflicting_images_as_it_can() -> None:
     shown = Monitor(splits, cpu(), most=600)._sets["val"]
     against = shown.y != shown.attributes["place"].values
     assert (len(shown), int(against.sum())) == (400, 100)
+
+
+def test_monitor_shows_images_of_known_bias_where_there_are_any() -> None:
+    n = 1000
+    y = torch.arange(n) % 2
+    place = torch.full((n,), -1)
+    place[10:30], place[30:40] = y[10:30], 1 - y[30:40]  # 20 aligned and 10 conflicting ones
+    few = made(y.tolist(), y.tolist(), place.tolist())
+    none = made(y.tolist(), (1 - y).tolist(), [-1] * n)
+    splits = Splits(few, none, made(), bias="place", aligned=torch.eye(2, dtype=torch.bool))
+    monitor = Monitor(splits, cpu(), most=100)
+    shown = monitor._sets["train"].attributes["place"].values
+    assert (len(shown), int((shown < 0).sum())) == (30, 0)
+    train, val = monitor.rows({"net": predict})
+    assert (train["average"], train["aligned"], train["conflicting"]) == (1, 1, 1)
+    assert len(monitor._sets["val"]) == 100
+    assert val["average"] == 0
+    assert math.isnan(val["aligned"])
 
 
 def test_monitor_without_a_bias_shows_the_average_only() -> None:

@@ -259,6 +259,17 @@ def test_averaged_weights_follow_their_formula() -> None:
     assert float((expected - trace[-1]).abs().max()) > 1e-4, "the average must lag behind"
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_average_of_a_few_steps_is_not_what_they_began_with(epochs: int) -> None:
+    plan = Plan(epochs=epochs, batch_size=24, optimizer=SGD(lr=0.1))
+    start = seeded(Toy).net.linear.weight.detach().clone()
+    last, averaged = (
+        trained(plan.override({"average": a})).net.linear.weight.detach() for a in (0.0, 0.998)
+    )
+    assert float((last - start).abs().max()) > 1e-3
+    torch.testing.assert_close(averaged, last, rtol=0, atol=0.1 * float((last - start).abs().max()))
+
+
 def test_averaged_weights_survive_a_cut(tmp_path: Path) -> None:
     plan = Plan(epochs=60, batch_size=12, average=0.9)  # early on, the average forgets at once
     whole = trained(plan, make=lambda: Toy(norm=True), monitor=lambda _: [])

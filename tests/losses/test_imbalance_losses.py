@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
+from truecue.errors import ConfigError, DataError
 from truecue.losses.classification import ce
 from truecue.losses.imbalance import balanced_softmax, cvar, focal, ldam, ldam_margins
 
@@ -93,3 +94,23 @@ def test_gradients() -> None:
     assert gradcheck(lambda z: balanced_softmax(z, y, counts), logits)
     assert gradcheck(lambda z: ldam(z, y, ldam_margins(counts)), logits)
     assert gradcheck(lambda z: cvar(ce(z, y), 0.4), logits)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+def test_focal_gradient_is_a_number_where_nothing_is_wrong(gamma: float) -> None:
+    logits = torch.tensor([[60.0, 0.0], [-1.0, 1.0]], requires_grad=True)
+    losses = focal(logits, torch.tensor([0, 0]), gamma)
+    losses.sum().backward()
+    assert float(losses[0].detach()) == 0
+    assert logits.grad is not None
+    assert bool(logits.grad.isfinite().all())
+    assert float(logits.grad[0].abs().max()) < 1e-6
+    assert float(logits.grad[1, 0]) < -0.1
+
+
+def test_settings_and_counts_out_of_range() -> None:
+    for gamma in (-1.0, math.nan):
+        with pytest.raises(ConfigError, match="gamma of the focal loss must be at least 0"):
+            focal(LOGITS, Y, gamma)
+    with pytest.raises(DataError, match=r"at least 1 sample of each class; got \[3, 0, 5\]"):
+        ldam_margins(torch.tensor([3, 0, 5]))

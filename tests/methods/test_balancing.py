@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from unfitted import Unfitted
 
 from truecue.data.loader import Batch, Loader
 from truecue.engine.device import Device
 from truecue.engine.plan import Plan
 from truecue.engine.run import Run
+from truecue.errors import SupervisionError
 from truecue.methods.base import Method, Uses
+from truecue.methods.dfr import DFR
 from truecue.methods.grouping import grouped
 from truecue.methods.reweight import Reweight, WeightedCE, group_weights
 from truecue.methods.subsample import Subsample
@@ -110,6 +113,15 @@ def test_subsample_is_balanced_and_drawn_once(by: Any) -> None:
     assert again.counts.tolist() == [int(groups.counts.min())] * len(groups.counts)
 
 
+def test_seeds_keep_other_images() -> None:
+    kept = []
+    for seed in (0, 1):
+        run = Unfitted(seed)
+        Subsample().fit(small_gratings(), run)
+        kept.append(run.asked["fit"].data.images)
+    assert not torch.equal(*kept)
+
+
 def test_a_tiny_group_is_warned_of() -> None:
     data, run = small_gratings(), Spy()
     few = ~((data.train.y == 0) & (data.train.attributes["tint"].values == 1))
@@ -135,12 +147,34 @@ def test_by_class_no_bias_label_is_looked_at(method: Method, tmp_path) -> None:
     fit(method, blind)
 
 
+@pytest.mark.parametrize("rule", ["inverse", "sqrt", "effective"])
+@pytest.mark.parametrize("form", ["sampler", "loss"])
+def test_settings_reach_sampler_and_loss(form: Any, rule: Any) -> None:
+    data, run = small_gratings(), Unfitted()
+    Reweight(form=form, rule=rule, beta=0.9).fit(data, run)
+    groups, (learner, _, _, more) = grouped(data.train, "tint"), run.asked["fit"]
+    wanted = group_weights(groups.counts, rule, 0.9)[groups.of]
+    assert isinstance(learner, WeightedCE) == (form == "loss")
+    found = more["weights"] if form == "sampler" else learner.weights
+    torch.testing.assert_close(found, wanted.to(found.dtype))
+    assert ("weights" in more) == (form == "sampler")
+
+
 def test_other_settings_train_too() -> None:
     for form in ("loss", "sampler"):
         for rule in ("sqrt", "effective"):
             method = Reweight(form=form, rule=rule)
             assert method.supervision() == Uses.TRAIN_ATTRIBUTES
             fit(method, small_gratings())
+
+
+@pytest.mark.parametrize("method", [Reweight(), Subsample(), DFR()], ids=lambda m: m.title[:9])
+def test_without_bias_labels_the_error_names_the_setting_that_needs_none(method: Method) -> None:
+    data = small_gratings()
+    assert data.val is not None
+    blind = type(data)(data.train.blind(), data.val.blind(), data.test.blind())
+    with pytest.raises(SupervisionError, match="or set by = 'class'"):
+        fit(method, blind)
 
 
 def test_weighted_loss_of_the_published_errors() -> None:

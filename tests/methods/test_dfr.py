@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from unfitted import Unfitted
 
+from truecue.data.sets import Attribute
 from truecue.engine.device import Device
 from truecue.engine.plan import Plan
 from truecue.engine.run import Run
@@ -19,8 +21,9 @@ from truecue.losses.sparse import l1, sparse_logistic, violation
 from truecue.methods import dfr
 from truecue.methods.base import Uses
 from truecue.methods.dfr import DFR
-from truecue.methods.grouping import grouped
+from truecue.methods.grouping import Groups, balanced_subset, grouped
 from truecue.nets.classifier import load_classifier
+from truecue.seeds import derive
 from truecue.testing import check_supervision, fit, small_gratings
 
 SHORT = Plan(epochs=1, batch_size=64)
@@ -173,6 +176,78 @@ def test_only_the_last_layer_changes_and_the_model_is_an_ordinary_one(tmp_path) 
     assert (tmp_path / "dfr" / "once" / "head.safetensors").exists()
 
 
+class Pixels(torch.nn.Module):
+    """Features that are the first pixels themselves."""
+
+    n_classes = 2
+
+    def features(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :3].float()
+
+
+@pytest.mark.parametrize("fit_on", ["val", "train"])
+@pytest.mark.parametrize("best", [0, 1])
+def test_c_is_chosen_by_the_worst_group_of_images_that_are_not_fitted_to(
+    monkeypatch, fit_on, best
+) -> None:
+    """The layer of the k-th C goes by the k-th pixel, so that accuracies are known.
+
+    One is right on all that is fitted to and wrong elsewhere, one on 3 of 4 images of each group,
+    and one on all but half of a single group, which is more on average.
+    """
+    data, run, strengths = small_gratings(), Run(None, 5, Device("cpu")), (0.3, 0.1, 0.03)
+    groups, asked = grouped(data.val, "tint"), []
+    if fit_on == "val":
+        held, _ = dfr._halves(groups, derive(5, "dfr", "halves"))
+    else:
+        held = torch.arange(len(data.val))
+    y, k = data.val.y, 1 - best
+    says = torch.stack([y] * 3, 1)
+    says[held, k] = 1 - y[held]
+    for g in range(4):
+        mine = held[groups.of[held] == g]
+        says[mine[: len(mine) // 4], best] = 1 - y[mine[: len(mine) // 4]]
+    says[mine[: len(mine) // 2], 2] = 1 - y[mine[: len(mine) // 2]]
+    fitted_to = torch.ones(len(y), dtype=torch.bool)
+    fitted_to[held] = False
+    says[fitted_to, best] = 1 - y[fitted_to]
+
+    def pixels(part, said: Tensor):
+        images = torch.zeros(len(said), 3, 16, 16, dtype=torch.uint8)
+        images.view(len(said), -1)[:, :3] = said.to(torch.uint8)
+        return replace(part, images=images)
+
+    train_says = torch.stack([data.train.y, 1 - data.train.y, 1 - data.train.y], 1)
+    train_says = train_says if k == 0 else train_says[:, [1, 0, 2]]
+    data = replace(data, train=pixels(data.train, train_says), val=pixels(data.val, says))
+
+    def layer(z: Tensor, y: Tensor, classes: int, strength: float, scale):
+        asked.append((z, y))
+        weight = torch.zeros(2, 3).double()
+        weight[1, strengths.index(strength)] = 2
+        return weight, torch.tensor([1.0, 0.0]).double()
+
+    monkeypatch.setattr(dfr, "_layer", layer)
+    part = data.val if fit_on == "val" else data.train
+    its = groups if fit_on == "val" else grouped(data.train, "tint")
+    method = DFR(strengths=strengths, fits=1, fit_on=fit_on)
+    head = method._head(Pixels(), data, part, its, run)  # type: ignore[arg-type]
+    assert float(head["strength"]) == pytest.approx(strengths[best])
+    z, said = asked[0]
+    assert bool((z[:, k] == said).all()), "fitted to images that are judged by"
+    assert len(said.unique()) == 2
+    assert all(torch.equal(z, other) for other, _ in asked[:3])
+
+
+def test_of_equal_values_of_c_the_first_is_kept(monkeypatch) -> None:
+    layer = torch.zeros(2, 3).double(), torch.zeros(2).double()
+    monkeypatch.setattr(dfr, "_layer", lambda *_: layer)
+    data, method = small_gratings(), DFR(strengths=(0.3, 1.0, 0.1), fits=1)
+    run, groups = Run(None, 0, Device("cpu")), grouped(data.val, "tint")
+    head = method._head(Pixels(), data, data.val, groups, run)  # type: ignore[arg-type]
+    assert float(head["strength"]) == pytest.approx(0.3)
+
+
 def test_halves_share_no_image_and_every_group() -> None:
     groups = grouped(small_gratings().val, "tint")
     held, rest = dfr._halves(groups, 0)
@@ -232,12 +307,41 @@ def test_a_group_of_one_image_is_fitted_to_and_warned_of() -> None:
         trained(DFR(), replace(data, val=val.select(one_each)))
 
 
-def test_seeds_choose_other_subsets() -> None:
-    net, run = trained(DFR(fits=1, strengths=(0.1,)))
-    groups = grouped(small_gratings().val, "tint")
-    one, other = (dfr.balanced_subset(groups, s, "dfr", "fit", 0) for s in (0, 1))
-    assert not torch.equal(one, other)
-    assert net.head.weight.shape == run.branches["plain"].net.head.weight.shape
+def test_what_cannot_be_fitted_to_or_judged_by_is_refused_before_training() -> None:
+    data = small_gratings()
+    unknown = {"tint": Attribute(torch.full((len(data.val),), -1), ("warm", "cold"))}
+    odd = replace(data, val=replace(data.val, attributes=unknown))
+    one_each = torch.stack([(data.val.y == c).nonzero()[0, 0] for c in (0, 1)])
+    few, none = replace(data, val=data.val.select(one_each)), replace(data, val=None)
+    for method, images, error, words in (
+        (DFR(), odd, SupervisionError, "of 64 of 64 images is not known"),
+        (DFR(fit_on="train"), odd, SupervisionError, "of 64 of 64 images is not known"),
+        (DFR(by="class"), few, DataError, "no class has two validation images"),
+        (DFR(by="class"), none, ConfigError, "needs validation images"),
+        (DFR(by="class", fit_on="train"), none, ConfigError, "needs validation images"),
+    ):
+        run = Unfitted()
+        with pytest.raises(error, match=words):
+            method.fit(images, run)
+        assert not run.asked
+
+
+def test_every_fit_and_every_seed_has_a_subset_of_its_own(monkeypatch) -> None:
+    keys, layer = [], (torch.zeros(2, 3).double(), torch.zeros(2).double())
+
+    def drawn(groups: Groups, *key: int | str) -> Tensor:
+        keys.append(key)
+        return balanced_subset(groups, *key)
+
+    monkeypatch.setattr(dfr, "balanced_subset", drawn)
+    monkeypatch.setattr(dfr, "_layer", lambda *_: layer)
+    data, method = small_gratings(), DFR(strengths=(0.3, 0.1), fits=3)
+    groups = grouped(data.val, "tint")
+    for seed in (0, 1):
+        run = Run(None, seed, Device("cpu"))
+        method._head(Pixels(), data, data.val, groups, run)  # type: ignore[arg-type]
+    assert len(keys) == len(set(keys)) == 2 * (1 + 3)
+    assert not torch.equal(*(balanced_subset(groups, *key) for key in keys[2:4]))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from unfitted import Unfitted
 
 from truecue.data.loader import Batch
 from truecue.engine.device import Device
@@ -352,6 +353,16 @@ def test_swapping_begins_after_a_share_of_the_plan(share, drop_last, steps, monk
     DisEnt(plan=plan, swap_from=share).fit(small_gratings(), run)  # 256 = 3 * 80 + 16
     assert made[0].swap_at == steps
     assert int(made[0].steps) == run.stages["fit"]["steps"] == (12 if drop_last else 16)
+
+
+def test_settings_reach_the_learner() -> None:
+    run = Unfitted()
+    weights = {"lambda_dis": 2.0, "lambda_swap_b": 3.0, "lambda_swap": 5.0}
+    DisEnt(**weights, q=0.3, decay=0.6, scaled=True).fit(small_gratings(), run)
+    found = run.asked["fit"].learner
+    assert (found.lambda_dis, found.lambda_swap_b) == (0.3 * 2, 0.3 * 3)
+    assert (found.lambda_swap, found.q) == (5, 0.3)
+    assert (found.biased_loss.decay, found.debiased_loss.decay) == (0.6, 0.6)
 
 
 def test_cut_off_before_and_after_swapping_begins_it_goes_on_exactly(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from unfitted import Unfitted
 
 from truecue.data.loader import Batch
 from truecue.data.sets import Attribute, ImageSet, Splits
@@ -155,6 +156,14 @@ def test_groups_are_drawn_equally_often(balanced: bool) -> None:
     groups = grouped(splits.train, "tint")
     shares = torch.zeros(4, dtype=torch.float64).index_add_(0, groups.of, seen[0])
     torch.testing.assert_close(shares, torch.ones(4, dtype=torch.float64))
+
+
+def test_settings_reach_the_learner() -> None:
+    data, run = small_gratings(), Unfitted()
+    GroupDRO(eta=0.3, c=2.0).fit(data, run)
+    found, counts = run.asked["fit"].learner, grouped(data.train, "tint").counts
+    assert found.eta == 0.3
+    torch.testing.assert_close(found.lift, 2 / counts.float().sqrt())
 
 
 def test_a_group_without_images_does_no_harm() -> None:

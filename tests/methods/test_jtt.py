@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from unfitted import Unfitted
 
 from truecue.data.loader import Batch
 from truecue.engine.device import Device
@@ -86,6 +87,17 @@ def test_no_errors_are_warned_of() -> None:
     (said,) = run.warnings
     assert "wrong on 0.0% of the training images" in said
     assert said.endswith("Set identify.epochs lower.")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [(0, "lower"), (1, ""), (127, ""), (128, "higher"), (256, "higher")]
+)
+def test_errors_that_say_nothing_are_warned_of(monkeypatch, wrong: int, said: str) -> None:
+    run = Unfitted()
+    monkeypatch.setattr(JTT, "_wrong", lambda *_: torch.arange(256) < wrong)
+    JTT().fit(small_gratings(), run)
+    ends = [sentence.rsplit("identify.epochs ")[-1] for sentence in run.warnings]
+    assert ends == ([f"{said}."] if said else [])
 
 
 def test_without_copies_it_is_plain_training_with_replacement() -> None:

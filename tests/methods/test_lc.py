@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from unfitted import Unfitted
 
 from truecue.data.loader import Batch
 from truecue.engine.device import Device
@@ -294,6 +295,13 @@ def test_mixing_goes_on_exactly_where_it_was_cut_off(
     monkeypatch.setattr(lc, "majority_partners", counted)
     check_continuation(LC(plan=Plan(batch_size=64)), tmp_path)
     assert sum(mixed) > len(mixed) / 2, "there must be something to mix"
+
+
+def test_settings_reach_the_learner() -> None:
+    run = Unfitted()
+    LC(q=0.3, decay=0.5, mixup=False).fit(small_gratings(), run)
+    found = run.asked["fit"].learner
+    assert (found.q, found.decay, found.mixup) == (0.3, 0.5, False)
 
 
 def test_labels_that_are_used() -> None:

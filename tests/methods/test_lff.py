@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from unfitted import Unfitted
 
 from truecue.data.loader import Batch
 from truecue.engine.device import Device
@@ -161,6 +162,14 @@ def test_both_networks_are_published_and_differ() -> None:
     assert run.branches["debiased"].net is result
     other = run.branches["biased"].net.state_dict()
     assert not all(torch.equal(v, other[k]) for k, v in result.state_dict().items())
+
+
+def test_settings_reach_the_learner() -> None:
+    run = Unfitted()
+    LfF(q=0.3, decay=0.5, scaled=True).fit(small_gratings(), run)
+    found = run.asked["fit"].learner
+    assert (found.q, found.factor) == (0.3, 0.3)
+    assert (found.biased_loss.decay, found.debiased_loss.decay) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize(("settings", "words"), [({"q": 0}, "q must"), ({"decay": 1}, "decay")])

@@ -49,6 +49,15 @@ def test_a_model_of_constant_gaps_is_left_out_of_the_mean():
     assert math.isnan(agreement(GAPS[:1]).mean)
 
 
+@pytest.mark.parametrize("classes", [3, 7, 10, 11])
+@pytest.mark.parametrize("gap", [0.1, 0.3, 0.7])
+def test_a_mean_that_rounds_makes_no_differences_of_constant_gaps(gap: float, classes: int):
+    constant = torch.full((classes,), gap, dtype=torch.float64)
+    found = agreement(torch.stack([constant, torch.arange(classes).double()]))
+    assert math.isnan(found.mean)
+    assert float(found.r[1, 1]) == pytest.approx(1)
+
+
 def simulated(kappa: float, beta: float, seed: int = 0) -> tuple[torch.Tensor, Ranking]:
     """20 models on 100 classes of 50 images: how hard images are is common to all models."""
     rng = np.random.default_rng(seed)
@@ -141,6 +150,8 @@ def test_a_ranking_against_known_groups():
     expected = stats.weightedtau(true, np.repeat([0, 1, 2], 10)).statistic
     assert group_tau(found, strength) == pytest.approx(expected)
     assert math.isnan(group_tau(perfect, torch.ones(30).long()))
+    two = rank(torch.arange(30).double(), torch.arange(30) // 20, 2)  # the second has one group
+    assert group_tau(two, strength) == pytest.approx(1)
 
 
 def test_auroc_of_scores_and_purity_of_the_low_end():

@@ -86,6 +86,23 @@ def test_factor_vae() -> None:
     assert dis.factor_vae(table(A, A), votes=500) < 0.75
 
 
+def test_the_scale_of_a_code_does_not_matter() -> None:
+    noise = 0.3 * torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    one, other = A + noise[:, 0], B + noise[:, 1]
+    for metric in (dis.factor_vae, dis.beta_vae):
+        found = metric(table(one, other), votes=200)
+        assert found > 0.9
+        assert metric(table(one, 2.0**10 * other), votes=200) == found
+        assert metric(table(2.0**10 * one, other), votes=200) == found
+    found = dis.beta_vae(table(one, other), votes=200)
+    assert dis.beta_vae(table(2.0**-14 * one, 2.0**-14 * other), votes=200) == found
+
+
+def test_as_many_images_as_the_grid_has_are_the_grid() -> None:
+    codes = table(A + 0.5 * B, A - 0.2 * B)
+    assert dis.mig(codes, n=12) == dis.mig(codes) == dis.mig(codes, n=13, seed=5)
+
+
 def test_local_variance_is_0_at_the_shared_factor() -> None:
     rng = torch.Generator().manual_seed(0)
     j = torch.tensor([0, 1, 0])

@@ -94,6 +94,19 @@ def test_label_shuffles_find_scores_that_know_the_label() -> None:
     assert p.tolist() == pytest.approx([0.001, 1.0])
 
 
+def unequal(k: int, n: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, k, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("k", "n"), [(10, 1000), (100, 1000), (10, 20_000)])
+def test_scores_that_say_nothing_are_no_evidence_however_sums_are_rounded(k: int, n: int) -> None:
+    y = unequal(k, n, seed=2)
+    of_all_images = 3 * normal(1, 1, k, seed=3).expand(1, n, k)
+    of_all_classes = 0.3 + 3 * normal(1, n, 1, seed=4).expand(1, n, k)
+    scores = torch.cat((of_all_images, of_all_classes))
+    assert label_shuffles(scores, y, draws=49, seed=0).tolist() == [1, 1]
+
+
 def test_ranks_agree_with_scipy() -> None:
     x = torch.tensor([[3.0, 1], [1, 1], [3, 0], [2, 1], [3, 5]])
     expected = stats.rankdata(x.numpy(), axis=0) - 1
@@ -119,6 +132,22 @@ def test_rank_shuffles_do_not_see_differences_between_classes() -> None:
 def test_a_constant_measurement_is_no_evidence() -> None:
     y = torch.arange(20) % 2
     assert float(rank_shuffles(torch.ones(20, 1), normal(20), y, draws=99, seed=0)) == 1
+
+
+def test_what_is_not_a_number_is_no_evidence() -> None:
+    """A comparison with nan is false, which would count as a draw that fell short."""
+    d, y = normal(30, 2), torch.arange(30) % 3
+    d[4, 1] = math.nan
+    scores = torch.stack((normal(30, 3), d[:, 1:] * torch.ones(3)))
+    outcome = normal(30, seed=1)
+    for p in (
+        sign_flips(d, torch.ones(30), draws=99, seed=0),
+        label_shuffles(scores, y, draws=99, seed=0),
+        rank_shuffles(d, outcome, y, draws=99, seed=0),
+    ):
+        assert p.isnan().tolist() == [False, True]
+        assert p.dtype == torch.float64
+    assert bool(rank_shuffles(d, d[:, 1], y, draws=99, seed=0).isnan().all())
 
 
 # --- uniform where there is nothing

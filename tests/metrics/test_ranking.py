@@ -173,6 +173,22 @@ def test_the_null_distribution_of_large_ends_is_nearly_exact(monkeypatch):
     assert 0.001 < exact.p < 0.02
 
 
+@pytest.mark.parametrize(("hits", "n", "k"), [(9, 20, 4), (3, 15, 5), (30, 40, 8)])
+def test_95_percent_of_random_orders_lie_between_the_limits(hits: int, n: int, k: int):
+    chance = np.zeros(2 * k + 1)
+    for low in range(k + 1):
+        for high in range(k + 1):
+            rest = hits - low - high
+            if 0 <= rest <= n - 2 * k:
+                ways = math.comb(k, low) * math.comb(k, high) * math.comb(n - 2 * k, rest)
+                chance[high - low + k] += ways / math.comb(n, hits)
+    low, high = (round(limit * k) + k for limit in class_gap(0, 0, k, hits, n).null)
+    for below in (chance[:low].sum(), chance[high + 1 :].sum()):
+        assert below <= 0.025
+    for reached in (chance[: low + 1].sum(), chance[high:].sum()):
+        assert reached >= 0.025
+
+
 def test_chances_are_small_in_few_random_orders_only():
     rng = np.random.default_rng(0)
     right = np.arange(60) < 30
@@ -224,3 +240,9 @@ def test_suspects_are_the_most_spurious_with_what_the_model_prefers():
     pred = torch.arange(20) % 3
     assert suspects(in_order(0, 20), pred, 1) == [(19, 1), (18, 0)]
     assert suspects(in_order(0, 20), pred, 0) == []
+
+
+def test_of_a_small_class_one_image_is_suspect():
+    pred = torch.tensor([0, 1, 0])
+    assert suspects(in_order(3), pred, 0) == [(2, 0)]
+    assert suspects(in_order(0, 3), pred, 0) == []

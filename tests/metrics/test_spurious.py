@@ -251,6 +251,28 @@ def test_small_classes_take_the_training_statistics():
         spuriosity(features, y, known, 2, stats_from="train")
 
 
+@pytest.mark.parametrize(
+    ("y", "named", "words"),
+    [
+        ([0, 1, 2], {0: [1]}, r"labels must lie in 0\.\.1; found 0\.\.2"),
+        ([0, -1, 1], {0: [1]}, r"labels must lie in 0\.\.1; found -1\.\.1"),
+        ([0, 1], {0: [1]}, "3 rows of features and 2 labels"),
+        ([0, 1, 1], {2: [1]}, r"classes with spurious features must lie in 0\.\.1; found 2\.\.2"),
+        ([0, 1, 1], {1: [0, 4]}, r"features of class 1 must lie in 0\.\.3; found 0\.\.4"),
+        ([0, 1, 1], {1: iter([-1])}, r"features of class 1 must lie in 0\.\.3; found -1\.\.-1"),
+    ],
+)
+def test_spuriosity_names_what_is_out_of_range(y, named, words):
+    features = torch.rand(3, 4)
+    with pytest.raises(DataError, match=words):
+        spuriosity(features, torch.tensor(y), named, 2)
+    known = torch.tensor([0, 1, 1])
+    if words.startswith(("labels", "3")):
+        with pytest.raises(DataError, match=words):
+            spuriosity(features, known, named, 2, train=(features, torch.tensor(y)))
+    assert spuriosity(features, known, {1: iter([0])}, 2)[1:].isfinite().all()
+
+
 def test_chosen_columns_alone_count():
     columns, y = mixed(50, 3, 2)
     stats = class_stats(columns, y, 2)

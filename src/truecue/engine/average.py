@@ -34,9 +34,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step; does nothing but at every `EVERY`-th."""
-        if step % EVERY == 0:
-            kept = min(self._decay, step / (step + WARM)) ** EVERY
+        """Take in the weights after a step, from the `EVERY`-th on at every `EVERY`-th only.
+
+        The first ones are taken in one by one: a stage that is shorter than `EVERY` steps would end
+        with the weights it began with.
+        """
+        if step % EVERY == 0 or step < EVERY:
+            steps = EVERY if step >= EVERY else 1
+            kept = min(self._decay, step / (step + WARM)) ** steps
             torch._foreach_lerp_(list(self.values.values()), list(self._live.values()), 1 - kept)
 
     @torch.no_grad()

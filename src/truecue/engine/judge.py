@@ -158,7 +158,8 @@ class Monitor:
     """Accuracy of every branch after every epoch, on fixed samples of known bias where possible.
 
     Watches up to 1,000 training images (as many bias-conflicting as aligned ones where that can be
-    had) and up to 1,000 validation images. For the eye only: nothing is chosen by it.
+    had) and up to 1,000 validation images. Images whose bias is not known are watched only where
+    there are no others. For the eye only: nothing is chosen by it.
     """
 
     def __init__(self, splits: Splits, device: Device, *, most: int = 1000, seed: int = 0):
@@ -176,13 +177,13 @@ class Monitor:
         for split, data in self._sets.items():
             for name, predict in branches.items():
                 pred = predictions(predict, data, self._device)
-                counts = count(pred, data, self._bias)
-                rows.append({"branch": name, "split": split} | self._metrics(counts))
+                rows.append({"branch": name, "split": split} | self._metrics(pred, data))
         return rows
 
-    def _metrics(self, counts: GroupCounts) -> dict[str, float]:
-        values = {"average": average(counts)}
+    def _metrics(self, pred: Tensor, data: ImageSet) -> dict[str, float]:
+        values = {"average": average(count(pred, data, None))}
         if self._mask is not None:
+            counts = count(pred, data, self._bias)
             values["aligned"] = aligned(counts, self._mask)
             values["conflicting"] = conflicting(counts, self._mask)
         return values
@@ -190,9 +191,9 @@ class Monitor:
     def _sample(self, data: ImageSet, most: int, seed: int) -> torch.Tensor:
         rng = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data), generator=rng)
-        if self._mask is None or self._bias is None:
+        agree = goes_with(data, self._bias, self._mask)
+        if agree is None:
             return order[:most]
-        values = data.attributes[self._bias].values
-        agree = self._mask[data.y, values.clamp(min=0)][order]
-        half = most // 2
-        return torch.cat([order[agree][:half], order[~agree][:half]]).sort().values
+        agree, half = agree[order], most // 2
+        chosen = torch.cat([order[agree == 1][:half], order[agree == 0][:half]])
+        return (chosen if len(chosen) else order[:most]).sort().values

@@ -172,7 +172,7 @@ class Plan(Config):
     augment: tuple[AugmentName, ...] = ()
     """Augmentations, in this order."""
     views: Literal[1, 2] = 1
-    """Independently augmented copies of each image."""
+    """Independently augmented copies of each image; methods that compare none take the first."""
     stop: Patience | None = None
     """When to stop early; needs something to watch (a rule other than `last`)."""
     average: Beta = 0.0

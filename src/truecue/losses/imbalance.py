@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from truecue.errors import ConfigError, DataError
 from truecue.losses.classification import ce
 
 
@@ -23,10 +24,17 @@ def focal(logits: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
     Returns:
         [n], at least 0.
 
+    Raises:
+        ConfigError: gamma is below 0.
+
     Source: Lin et al. 2017.
     """
+    if not gamma >= 0:
+        raise ConfigError(f"gamma of the focal loss must be at least 0; got {gamma}")
     error = ce(logits, y)
-    return (-torch.expm1(-error)) ** gamma * error
+    # below 1, the power's slope is infinite where p_y rounds to 1: times an error of 0, no number
+    missing = (-torch.expm1(-error)).clamp(min=torch.finfo(error.dtype).tiny)
+    return missing**gamma * error
 
 
 def balanced_softmax(logits: Tensor, y: Tensor, counts: Tensor) -> Tensor:
@@ -46,7 +54,17 @@ def balanced_softmax(logits: Tensor, y: Tensor, counts: Tensor) -> Tensor:
 
 
 def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
-    """The margin of each class, in proportion to n^(-1/4): float64 [classes], at most `largest`."""
+    """The margin of each class, in proportion to n^(-1/4): float64 [classes], at most `largest`.
+
+    Args:
+        counts: [classes], training samples of each; at least 1.
+        largest: the margin of the rarest class.
+
+    Raises:
+        DataError: a class has no sample.
+    """
+    if bool((counts < 1).any()):
+        raise DataError(f"a margin needs at least 1 sample of each class; got {counts.tolist()}")
     margins = counts.double() ** -0.25
     return margins * (largest / margins.max())
 

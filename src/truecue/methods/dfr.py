@@ -40,6 +40,10 @@ class DFR(Method):
 
     title: ClassVar[str] = "DFR (deep feature reweighting, last-layer retraining)"
     uses: ClassVar[Uses] = Uses.VAL_ATTRIBUTES
+    instead: ClassVar[str] = (
+        "by = 'class' (balances classes), or fit_on = 'train' with a single value of `strengths`"
+        " (needs bias labels of training images alone)"
+    )
     plan: Plan = Plan(epochs=100, batch_size=64, optimizer=Adam(lr=1e-3))
     """How the network is trained whose features are kept."""
     fit_on: Literal["val", "train"] = "val"
@@ -69,12 +73,13 @@ class DFR(Method):
     def fit(self, data: Splits, run: Run) -> Classifier:
         """Train plainly, then replace the last layer."""
         train = data.train
-        net = run.train("fit", lambda: CELearner(run.new_net(train)), train, self.plan).net
-        run.publish("plain", net, "biased")
         part = data.val if self.fit_on == "val" else train
         if part is None:
             raise _no_validation_images()
         groups = grouped(part, data.bias, self.by)
+        self._check(data, groups)
+        net = run.train("fit", lambda: CELearner(run.new_net(train)), train, self.plan).net
+        run.publish("plain", net, "biased")
         least, name = int(groups.counts.min()), groups.names[int(groups.counts.argmin())]
         if least < FEW:
             run.warn(
@@ -88,6 +93,20 @@ class DFR(Method):
             debiased.head.bias.copy_(head["bias"])
         run.publish("retrained", debiased, "debiased")
         return debiased
+
+    def _check(self, data: Splits, groups: Groups) -> None:
+        """Refuse what C cannot be chosen by, before anything is trained."""
+        if len(self.strengths) == 1:
+            return
+        if self.fit_on == "train":
+            if data.val is None:
+                raise _no_validation_images()
+            grouped(data.val, data.bias, self.by)
+        elif int(groups.counts.max()) < 2:
+            raise DataError(
+                f"no {self.by} has two validation images, and choosing C needs one to fit to and"
+                " one to judge by; give `strengths` a single value, or more validation images"
+            )
 
     def _head(
         self, net: Classifier, data: Splits, part: ImageSet, groups: Groups, run: Run
@@ -112,8 +131,7 @@ class DFR(Method):
     ) -> float:  # fmt: skip
         """The first C with the best worst group on half of the validation images, or on all."""
         if self.fit_on == "train":
-            if data.val is None:
-                raise _no_validation_images()
+            assert data.val is not None  # by `_check`
             judged = grouped(data.val, data.bias, self.by)
             z_judged, y_judged = run.apply(net.features, data.val).double(), data.val.y
             rest, its_groups = torch.arange(len(part)), groups
@@ -156,19 +174,10 @@ def _layer(z: Tensor, y: Tensor, classes: int, strength: float, scale: Scale) ->
 
 
 def _halves(groups: Groups, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions to judge by and to fit to: half of every group each; a single one is fitted to.
-
-    Raises:
-        DataError: no group has two images.
-    """
+    """Positions to judge by and to fit to: half of every group each; a single one is fitted to."""
     order = torch.randperm(len(groups.of), generator=torch.Generator().manual_seed(seed))
     members = [order[groups.of[order] == g] for g in range(len(groups.counts))]
     held = torch.cat([ids[: len(ids) // 2] for ids in members])
-    if not len(held):
-        raise DataError(
-            "no group has two validation images, and choosing C needs one to fit to and one to"
-            " judge by; give `strengths` a single value, or more validation images"
-        )
     return held, torch.cat([ids[len(ids) // 2 :] for ids in members])
 
 

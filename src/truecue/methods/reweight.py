@@ -70,6 +70,7 @@ class Reweight(Method):
 
     title: ClassVar[str] = "Re-weighting by group or class"
     uses: ClassVar[Uses] = Uses.TRAIN_ATTRIBUTES
+    instead: ClassVar[str] = "by = 'class' (classes in place of groups)"
     plan: Plan = Plan(epochs=100, batch_size=64, optimizer=Adam(lr=1e-3))
     """How the network is trained."""
     by: By = "group"

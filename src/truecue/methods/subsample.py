@@ -27,6 +27,7 @@ class Subsample(Method):
 
     title: ClassVar[str] = "Subsampling by group or class"
     uses: ClassVar[Uses] = Uses.TRAIN_ATTRIBUTES
+    instead: ClassVar[str] = "by = 'class' (classes in place of groups)"
     plan: Plan = Plan(epochs=100, batch_size=64, optimizer=Adam(lr=1e-3))
     """How the network is trained; an epoch is a pass over the part that is kept."""
     by: By = "group"

@@ -57,7 +57,7 @@ def sign_flips(d: Tensor, weights: Tensor, *, draws: int, seed: int) -> Tensor:
         seed: of the draws.
 
     Returns:
-        float64 [k]. 1 where all differences are 0.
+        float64 [k]. 1 where all differences are 0; nan where one is nan.
 
     Raises:
         ConfigError: there are no draws.
@@ -71,15 +71,15 @@ def sign_flips(d: Tensor, weights: Tensor, *, draws: int, seed: int) -> Tensor:
     for done in range(0, draws, step):
         signs = torch.randint(0, 2, (min(step, draws - done), len(d)), generator=rng)
         found += ((2.0 * signs - 1).double() @ weighted >= observed).sum(0)
-    return (1 + found) / (1 + draws)
+    return _p(found, draws, observed)
 
 
 def label_shuffles(scores: Tensor, y: Tensor, *, draws: int, seed: int) -> Tensor:
     """p-values of scores for the labels: are they higher for the true class than by chance?
 
     The statistic is the mean, over classes, of the mean score that images of the class have for
-    it. Labels are shuffled among the images. One-sided. Exact where the scores come from a rule
-    that was made without these labels.
+    it, each score less the image's mean over all classes. Labels are shuffled among the images.
+    One-sided. Exact where the scores come from a rule that was made without these labels.
 
     Args:
         scores: float [k, n, c], of k rules, for c classes.
@@ -88,7 +88,8 @@ def label_shuffles(scores: Tensor, y: Tensor, *, draws: int, seed: int) -> Tenso
         seed: of the draws.
 
     Returns:
-        float64 [k].
+        float64 [k]. 1 where a rule says the same of all images, or of all classes; nan where a
+        score is nan.
 
     Raises:
         ConfigError: there are no draws.
@@ -96,22 +97,21 @@ def label_shuffles(scores: Tensor, y: Tensor, *, draws: int, seed: int) -> Tenso
     """
     k, n, c = scores.shape
     _check(draws, n)
-    scores = scores - scores.mean(2, keepdim=True)
-    flat = scores.reshape(k, n * c).float()
-    share = 1 / torch.bincount(y, minlength=c).clamp(min=1)[y].float()
+    flat = (scores - scores.mean(2, keepdim=True)).reshape(k, n * c).float()
+    share = 1 / torch.bincount(y, minlength=c).clamp(min=1)[y].double()
+    first = torch.arange(n) * c
 
     def sums(labels: Tensor, weights: Tensor) -> Tensor:
-        chosen = torch.zeros(*labels.shape, c).scatter_(2, labels.unsqueeze(2),
-                                                        weights.unsqueeze(2))  # fmt: skip
-        return chosen.flatten(1) @ flat.T
+        # in double precision: sums of thousands in single precision tell apart what is equal
+        return (flat[:, first + labels].double() * weights).sum(2).T
 
-    observed = _a_little_less(sums(y[None], share[None])[0], flat.abs().mean(1))
+    observed = _a_little_less(sums(y[None], share[None])[0], c * scores.abs().mean((1, 2)))
     rng = torch.Generator().manual_seed(seed)
-    found, step = torch.zeros(k, dtype=torch.int64), max(1, _BLOCK // (n * c))
+    found, step = torch.zeros(k, dtype=torch.int64), max(1, _BLOCK // (2 * n * k))
     for done in range(0, draws, step):
         order = torch.rand(min(step, draws - done), n, generator=rng).argsort(1)
         found += (sums(y[order], share[order]) >= observed).sum(0)
-    return (1 + found) / (1 + draws)
+    return _p(found, draws, observed)
 
 
 def rank_shuffles(x: Tensor, outcome: Tensor, y: Tensor, *, draws: int, seed: int) -> Tensor:
@@ -129,7 +129,8 @@ def rank_shuffles(x: Tensor, outcome: Tensor, y: Tensor, *, draws: int, seed: in
         seed: of the draws.
 
     Returns:
-        float64 [k]. 1 where a measurement is constant within every class.
+        float64 [k]. 1 where a measurement is constant within every class; nan where it, or the
+        outcome, is nan for an image.
 
     Raises:
         ConfigError: there are no draws.
@@ -151,7 +152,8 @@ def rank_shuffles(x: Tensor, outcome: Tensor, y: Tensor, *, draws: int, seed: in
             order = torch.rand(some, len(ids), generator=rng).argsort(1)
             chance[done : done + some] += b[:, 0][order] @ a
     at_least = chance >= _a_little_less(observed, torch.ones_like(observed))
-    return (1 + at_least.sum(0)) / (1 + draws)
+    known = torch.where(x.isnan().any(0) | outcome.isnan().any(), torch.nan, observed)
+    return _p(at_least.sum(0), draws, known)
 
 
 def ranks(x: Tensor) -> Tensor:
@@ -177,6 +179,11 @@ def _unit(x: Tensor) -> Tensor:
 def _a_little_less(observed: Tensor, size: Tensor) -> Tensor:
     """Rounding must not tell apart what is equal: a draw that equals what was found counts."""
     return observed - 1e-6 * size
+
+
+def _p(at_least: Tensor, draws: int, observed: Tensor) -> Tensor:
+    """p-values from how many draws reached what was found; nothing is above or below nan."""
+    return torch.where(observed.isnan(), torch.nan, (1 + at_least).double() / (1 + draws))
 
 
 def _check(draws: int, n: int) -> None:

@@ -294,10 +294,20 @@ def spuriosity(
         without a spurious feature that varies.
 
     Raises:
-        DataError: training statistics are asked for and there are no training images.
+        DataError: training statistics are asked for and there are no training images; lengths do
+            not fit; or a label, or a class or feature of `spurious`, is out of range.
 
     Source: Moayeri et al. 2023, section 3.
     """
+    for x, labels in [(features, y)] if train is None else [(features, y), train]:
+        if len(x) != len(labels):
+            raise DataError(f"there are {len(x):,} rows of features and {len(labels):,} labels")
+        _check_range("labels", labels, n_classes)
+    spurious = {c: list(chosen) for c, chosen in spurious.items()}
+    _check_range("classes with spurious features", torch.tensor(list(spurious)), n_classes)
+    for c, chosen in spurious.items():
+        wanted = torch.tensor(chosen, dtype=torch.int64)
+        _check_range(f"spurious features of class {c}", wanted, features.shape[1])
     if stats_from == "train" and train is None:
         raise DataError("statistics of the training images are asked for; give their features")
     table = pair_table(spurious, n_classes)
@@ -346,7 +356,11 @@ def _check(n: int, f: int, y: Tensor, weight: Tensor) -> None:
             f"there are {n:,} rows of {f:,} features, {len(y):,} labels, and weights for"
             f" {weight.shape[1]:,} features"
         )
-    if n and (int(y.min()) < 0 or int(y.max()) >= len(weight)):
+    _check_range("labels", y, len(weight))
+
+
+def _check_range(what: str, found: Tensor, size: int) -> None:
+    if len(found) and (int(found.min()) < 0 or int(found.max()) >= size):
         raise DataError(
-            f"labels must lie in 0..{len(weight) - 1}; found {int(y.min())}..{int(y.max())}"
+            f"{what} must lie in 0..{size - 1}; found {int(found.min())}..{int(found.max())}"
         )

@@ -38,11 +38,15 @@ def measure(
 ) -> dict[str, Any]:
     """All group metrics of a network on one set of images, with intervals, as plain values.
 
-    Without a bias attribute, what depends on it is null.
+    Without a bias attribute, what depends on it is null. Images whose bias is not known belong to
+    no group, and count where no group is asked for.
     """
-    counts = count(predictions(net, part, device), part, bias)
+    pred = predictions(net, part, device)
+    counts, classes = count(pred, part, bias), count(pred, part, None)
     shown = mask if mask is not None else torch.ones_like(counts.total, dtype=torch.bool)
     values = summarise(counts, shown)
+    whole = summarise(classes, torch.ones_like(classes.total, dtype=torch.bool))
+    values |= {key: whole[key] for key in ("average", "worst_class")}
     if mask is None:
         nothing = Estimate(float("nan"), float("nan"), float("nan"), 0)
         values |= dict.fromkeys(("unbiased", "aligned", "conflicting", "worst_group"), nothing)
