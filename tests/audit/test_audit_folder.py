@@ -310,7 +310,7 @@ def test_an_audit_that_has_lost_files_is_made_again(
     f = whole.features(0)[0].feature
     whole.verdicts().add(Judgement(0, f, "ann", "background"))
     content = (place / lost).read_bytes()
-    for left in (None, content[: len(content) // 2]):
+    for left in (None, content[: len(content) // 2], b""):
         (place / lost).unlink() if left is None else (place / lost).write_bytes(left)
         assert not Audit(place).is_whole()
         again = made()

@@ -383,7 +383,7 @@ class Audit:
                         " have not been applied: measure_gaps(audit) does"
                     ) from None
                 raise DataError(f"{path} is absent; make the audit again") from None
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:  # the last: the file is empty
                 raise DataError(f"{path} cannot be read: {error}; make the audit again") from None
         return self._arrays[split, name]
 
