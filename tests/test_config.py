@@ -153,7 +153,7 @@ def test_too_few_of_something() -> None:
     class Listed(Config):
         seeds: Annotated[tuple[int, ...], Field(min_length=1)]
 
-    with pytest.raises(ConfigError, match="^Listed: seeds must have at least 1 item"):
+    with pytest.raises(ConfigError, match=r"^Listed: seeds must have at least 1 item"):
         Listed(seeds=())
 
 
