@@ -256,6 +256,18 @@ def test_bad_files(tmp_path: Path, draw: Callable[..., Path]) -> None:
         read_image(text, 8)
 
 
+def test_permission_to_read_makes_another_cache(
+    tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that might not be read stayed unreadable when it might be."""
+    image = draw(tmp_path / "1.png")
+    readable = files.known([image])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        assert files.known([image]) != readable
+    assert files.known([image]) == readable
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path, draw: Callable[..., Path]) -> None:
     """To open a pipe that nobody writes to never ends."""

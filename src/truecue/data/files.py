@@ -380,6 +380,8 @@ def known(files: Sequence[Path | bytes]) -> str:
             continue
         try:
             digest.update(fingerprint([path]).encode())
+            if not os.access(path, os.R_OK):  # a later permission changes nothing else
+                digest.update(b"unreadable")
         except (OSError, ValueError):  # the latter: a name that no file can have
             digest.update(f"{path} absent".encode(*_ANY_NAME))
     return digest.hexdigest()
