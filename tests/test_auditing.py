@@ -60,8 +60,9 @@ def test_cues_that_are_core_raise_no_alarm_and_are_asked_again(trained, tmp_path
 def test_a_damaged_table_of_cues_is_made_again(trained, tmp_path: Path) -> None:
     net, data = trained
     first = audit(tmp_path / "a", data, net, pictures=0, device=CPU)
-    (tmp_path / "a" / "cues.json").write_text("{")
-    assert audit(tmp_path / "a", data, net, pictures=0, device=CPU).cues == first.cues
+    for damaged in ("{", "null", "[]", "{}"):
+        (tmp_path / "a" / "cues.json").write_text(damaged)
+        assert audit(tmp_path / "a", data, net, pictures=0, device=CPU).cues == first.cues
 
 
 def test_without_cues_the_page_has_no_table_of_them(trained, tmp_path: Path) -> None:

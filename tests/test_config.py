@@ -153,6 +153,19 @@ def test_toml_that_cannot_be_used_names_the_file(tmp_path: Path) -> None:
     assert Outer(**read_toml(tmp_path / "good.toml")) == Outer(q=0.5, plan=Inner(epochs=3))
 
 
+def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
+    (tmp_path / "notepad.toml").write_text("q = 0.5\r\n", encoding="utf-8-sig", newline="")
+    assert read_toml(tmp_path / "notepad.toml") == {"q": 0.5}
+
+
+def test_too_few_of_something() -> None:
+    class Listed(Config):
+        seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+
+    with pytest.raises(ConfigError, match=r"^Listed: seeds must have at least 1 item"):
+        Listed(seeds=())
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -193,9 +193,9 @@ class _Asker:
         key, path = self._key(), self.audit.folder / "cues.json"
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if found.get("key") == key:
+            if found["key"] == key:
                 return found
-        except (OSError, ValueError):
+        except (OSError, ValueError, LookupError, TypeError):
             pass  # not asked yet, or damaged: ask
         table = self._ask(quiet=quiet)
         shown = {f.name: _ends(table, f.name) for f in table.findings if f.verdict in _SHOWN}

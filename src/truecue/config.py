@@ -84,7 +84,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ConfigError: the file is absent or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"there is no settings file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -185,8 +185,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             reason = str(problem["ctx"]["error"]) if "ctx" in problem else problem["msg"]
             sentences.append(f"{model.__name__}: {f'{name}: ' if name else ''}{reason}")
         else:
-            text = problem["msg"].removeprefix("Input should ").removeprefix("be ")
-            sentences.append(f"{model.__name__}: {name} must be {text}; got {found!r}")
+            rule = problem["msg"].partition(" should ")[2] or f"be {problem['msg']}"
+            sentences.append(f"{model.__name__}: {name} must {rule}; got {found!r}")
     more = f"; and {len(sentences) - 3} more" if len(sentences) > 3 else ""
     return "; ".join(sentences[:3]) + more
 

@@ -159,6 +159,10 @@ def test_an_opened_audit_is_the_same(audit: Audit, data: Splits, net: Classifier
 def test_gaps_of_pairs(audit: Audit, data: Splits):
     gaps = measure_gaps(audit, k=20)
     assert json.loads((audit.folder / "gaps.json").read_text()) == gaps == audit.gaps()
+    for damaged in ("{", "null"):
+        (audit.folder / "gaps.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"gaps\.json cannot be read: .*audit again, with --fr"):
+            audit.gaps()
     assert gaps["splits"]["test"]["verdicts"] is None
     rows = gaps["splits"]["test"]["pairs"]
     assert [(r["class"], r["feature"]) for r in rows] == [
@@ -310,7 +314,7 @@ def test_an_audit_that_has_lost_files_is_made_again(
     f = whole.features(0)[0].feature
     whole.verdicts().add(Judgement(0, f, "ann", "background"))
     content = (place / lost).read_bytes()
-    for left in (None, content[: len(content) // 2]):
+    for left in (None, content[: len(content) // 2], b""):
         (place / lost).unlink() if left is None else (place / lost).write_bytes(left)
         assert not Audit(place).is_whole()
         again = made()

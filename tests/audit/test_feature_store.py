@@ -187,6 +187,9 @@ def test_a_damaged_file_is_named(encoder, images, device):
         file.truncate(500)
     with pytest.raises(DataError, match=r"damaged: remainder\.npy cannot be read"):
         encode(images, encoder, device)
+    (folder / "remainder.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"damaged: remainder\.npy cannot be read"):
+        encode(images, encoder, device)
     np.save(folder / "remainder.npy", np.zeros((3, 3), np.float16))
     with pytest.raises(DataError, match=r"remainder\.npy is float16 \[3, 3\]"):
         encode(images, encoder, device)

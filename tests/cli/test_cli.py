@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -189,6 +190,32 @@ def test_unknown_setting(cli, tmp_path: Path) -> None:
     result = cli("train", "erm", "gratings", "--set", "plan.epoch=2", "--out", out)
     refused(result, "no setting 'epoch'", "did you mean 'epochs'?")
     assert not out.exists()
+
+
+def test_what_the_system_refuses_is_one_sentence(
+    cli, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder above which nobody may look into, and a folder in place of a file."""
+    looked = Path.is_dir
+
+    def is_dir(path: Path) -> bool:
+        if path == images:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return looked(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    refused(cli("data", "check", images), f"{images} cannot be read or written: Permission denied")
+    log = tmp_path / "run" / "erm" / "log.jsonl"
+    log.mkdir(parents=True)
+    result = cli("train", "erm", "gratings", *QUICK, "--out", tmp_path / "run")
+    refused(result, f"{log} cannot be read or written: Is a directory")
+
+
+def test_a_damaged_file_of_settings_says_what_it_is_for(cli, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_bytes(b"[asked")
+    result = cli("train", "erm", "gratings", *QUICK, "--out", tmp_path, "--fresh")
+    refused(result, "run.toml cannot be read as TOML", "put it back, or use another folder")
+    assert (tmp_path / "run.toml").read_bytes() == b"[asked"
 
 
 def test_unknown_setting_of_the_data(cli) -> None:

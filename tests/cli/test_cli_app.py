@@ -74,6 +74,10 @@ def test_folders_and_hosts_that_cannot_be_used_are_refused(
     assert "are not those of" in run(capsys, monkeypatch, str(audit))
     (audit / "run.toml").write_text(text.replace('data = "digits"', ""))
     assert "name them with --data" in run(capsys, monkeypatch, str(audit))
+    gone = '[asked]\ndata = "zoo"\n[asked.data_settings]\nroot = "/nowhere/zoo"\n'
+    (audit / "run.toml").write_text(gone)
+    said = run(capsys, monkeypatch, str(audit))
+    assert "were in /nowhere/zoo, and nothing is there; say where they are now with --data" in said
     (audit / "run.toml").unlink()
     assert "holds no run.toml" in run(capsys, monkeypatch, str(audit))
 

@@ -256,6 +256,30 @@ def test_bad_files(tmp_path: Path, draw: Callable[..., Path]) -> None:
         read_image(text, 8)
 
 
+def test_permission_to_read_makes_another_cache(
+    tmp_path: Path, draw: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that might not be read stayed unreadable when it might be."""
+    image = draw(tmp_path / "1.png")
+    readable = files.known([image])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        assert files.known([image]) != readable
+    assert files.known([image]) == readable
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, draw: Callable[..., Path]) -> None:
+    """To open a pipe that nobody writes to never ends."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    good = draw(tmp_path / "good.png")
+    result = decode([tmp_path / "pipe.png", tmp_path / "folder.png", Path("a\0b.png"), good], 8)
+    assert result.reasons[:2] == ("it is no file",) * 2
+    assert "null byte" in result.reasons[2]
+    assert result.reasons[3] == ""
+
+
 @pytest.mark.parametrize("outside", [-1, 65536, -(2**31)])
 def test_whole_numbers_outside_16_bits_are_refused(tmp_path: Path, outside: int) -> None:
     """They came out black or white."""

@@ -148,6 +148,24 @@ class TestFolders:
         total = np.add(class_counts(splits.train), class_counts(splits.test))
         assert total.tolist() == [5, 4, 4]
 
+    @pytest.mark.parametrize("split", ["", "train"])
+    def test_links_to_folders_above_are_not_followed(
+        self, tmp_path: Path, draw: Draw, split: str
+    ) -> None:
+        """They made images of all classes images of one, and a class of all."""
+        root = tmp_path / "zoo"
+        for i in range(8):
+            draw(root / split / "cat" / f"{i}.png", i)
+            draw(root / split / "dog" / f"{i}.png", 10 + i)
+            if split:
+                draw(root / "test" / ("cat", "dog")[i % 2] / f"{i}.png", 20 + i)
+        (root / split / "cat" / "up").symlink_to(root / split)
+        (root / split / "dog" / "top").symlink_to(root)
+        (root / split / "all").symlink_to(root)
+        found = Folder(root=str(root)).listing()
+        assert len(found) == (24 if split else 16)
+        assert set(found.labels) == {"cat", "dog"}
+
     @pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 there")
     def test_folder_whose_name_is_not_utf8(self, zoo: Path) -> None:
         """No run could write its settings; names inside the folder may be what they like."""

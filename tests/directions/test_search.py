@@ -61,6 +61,9 @@ def test_calibrated_scores_have_one_scale(tmp_path: Path) -> None:
         read.columns(["smile"])
     with pytest.raises(DataError, match="holds no scores that can be read"):
         load_index(tmp_path / "nowhere")
+    (tmp_path / "scores.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="holds no scores that can be read"):
+        load_index(tmp_path)
 
 
 def test_retrieval_by_a_direction_that_knows_the_class_beats_chance() -> None:

@@ -383,7 +383,7 @@ class Audit:
                         " have not been applied: measure_gaps(audit) does"
                     ) from None
                 raise DataError(f"{path} is absent; make the audit again") from None
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, EOFError) as error:  # the last: the file is empty
                 raise DataError(f"{path} cannot be read: {error}; make the audit again") from None
         return self._arrays[split, name]
 
@@ -399,13 +399,16 @@ def _told(about: list[Any]) -> str:
     return hashlib.blake2b(json.dumps(about).encode(), digest_size=16).hexdigest()
 
 
+_AGAIN = "make the audit again, with --fresh in the same folder (fresh=True in Python)"
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+        raise DataError(f"{path} cannot be read: {error}; {_AGAIN}") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path} cannot be read: it is not a JSON object")
+        raise DataError(f"{path} cannot be read: it is not a JSON object; {_AGAIN}")
     return found

@@ -154,7 +154,7 @@ def open_store(folder: Path, key: dict[str, Any] | None = None) -> Store:
     for name in _NAMES:
         try:
             array = np.load(folder / f"{name}.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:  # the last: the file is empty
             raise DataError(_damaged(folder, f"{name}.npy cannot be read ({error})")) from None
         if list(array.shape) != known["shape"] or array.dtype != np.float16:
             raise DataError(_damaged(folder, f"{name}.npy is {array.dtype} {list(array.shape)}"))

@@ -101,7 +101,7 @@ def _images(folder: Path, data: str | None, root: Path | None, *, quiet: bool) -
     """The images of an audit, by what its run.toml says.
 
     Raises:
-        DataError: the file is absent, or does not say where the images are from.
+        DataError: the file is absent, does not say where the images are from, or they are gone.
     """
     from truecue.config import read_toml
     from truecue.errors import DataError
@@ -121,6 +121,12 @@ def _images(folder: Path, data: str | None, root: Path | None, *, quiet: bool) -
         suite = o.open_suite(data, {k: v for k, v in settings.items() if k not in _PLACES})
     else:
         suite = o.suite_again(asked)
+        place = Path(settings.get("root") or ".").expanduser()
+        if place.suffix != ".tar" and not place.exists():  # shards may be named by a pattern
+            raise DataError(
+                f"the images of {folder} were in {place}, and nothing is there; say where they are"
+                " now with --data"
+            )
     return o.load(suite, root, int(asked.get("seed", 0)), quiet=quiet)
 
 

@@ -83,6 +83,12 @@ def main() -> None:
             raise
         typer.echo(f"truecue: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # a file or folder that nothing nearer to it has a sentence for
+        if _debug or error.errno is None:
+            raise
+        what = "a file" if error.filename is None else error.filename
+        typer.echo(f"truecue: {what} cannot be read or written: {error.strerror}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -263,6 +264,8 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
 
     where = _place(source)
     try:
+        if isinstance(source, Path) and not S_ISREG(source.stat().st_mode):
+            raise DataError("it is no file")  # to open a pipe would wait for ever
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as opened:
             stored = opened.size
             drafted = opened.draft("RGB", (2 * size, 2 * size))
@@ -276,7 +279,8 @@ def read_image(source: Path | bytes, size: int) -> tuple[npt.NDArray[np.uint8], 
         raise DataError(f"{where}: there is no such file") from None
     # Pillow's readers raise many kinds of errors on damaged files
     except Exception as error:
-        reason = "it is not an image of a known kind" if "identify" in str(error) else str(error)
+        said = getattr(error, "strerror", None) or str(error)
+        reason = "it is not an image of a known kind" if "identify" in said else said
         raise DataError(f"{where}: {reason or type(error).__name__}") from error
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1)), found
 
@@ -376,7 +380,9 @@ def known(files: Sequence[Path | bytes]) -> str:
             continue
         try:
             digest.update(fingerprint([path]).encode())
-        except OSError:
+            if not os.access(path, os.R_OK):  # a later permission changes nothing else
+                digest.update(b"unreadable")
+        except (OSError, ValueError):  # the latter: a name that no file can have
             digest.update(f"{path} absent".encode(*_ANY_NAME))
     return digest.hexdigest()
 

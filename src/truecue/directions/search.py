@@ -143,7 +143,7 @@ def load_index(folder: Path) -> Index:
     try:
         about: dict[str, Any] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
         scores = torch.from_numpy(np.load(folder / "scores.npy"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:  # the last: an empty file
         raise DataError(
             f"{folder} holds no scores that can be read ({error}); make them with 'truecue"
             " directions score'"

@@ -43,10 +43,10 @@ def load(path: Path, device: Device) -> dict[str, Any]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch.load lets pickle's many errors through
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        # what torch says is long, and advises to load without its guard against foreign code
         raise DataError(
-            f"{path} is not a checkpoint that can be read ({reason}); remove it, and the stage"
-            " starts again"
+            f"{path} is not a checkpoint that can be read: it is cut off, damaged or of another"
+            " kind; remove it, and the stage starts again"
         ) from error
     if len(states) != device.world:
         raise DataError(

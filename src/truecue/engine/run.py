@@ -377,10 +377,16 @@ def claim(
         fresh: remove what another or an earlier run left there.
 
     Raises:
+        ConfigError: what says which run the folder holds cannot be read.
         RunMismatch: the folder holds a run with another fingerprint, and it has begun.
     """
     path = folder / "run.toml"
-    held = read_toml(path).get("asked", {}) if path.exists() else {}
+    try:
+        held = read_toml(path).get("asked", {}) if path.exists() else {}
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. It says what {folder} holds: put it back, or use another folder"
+        ) from None
     if held and _kind(held) != _kind(asked) and _begun(folder):
         raise RunMismatch(
             f"{folder} holds {_kind(held)}, and this is {_kind(asked)}: use another folder"

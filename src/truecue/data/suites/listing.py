@@ -80,8 +80,8 @@ def list_folder(root: Path) -> Listing:
     """Images in class folders, `class/...`, or in splits, `train/class/...`, `test/class/...`.
 
     A folder counts as divided into splits where it has a folder called train that holds folders
-    and no images. Hidden files and folders are left out, symbolic links are followed, and class
-    folders may have folders inside.
+    and no images. Hidden files and folders are left out, symbolic links are followed, unless to a
+    folder above, and class folders may have folders inside.
 
     Raises:
         DataError: the folder is absent or shows no images in class folders.
@@ -92,9 +92,13 @@ def list_folder(root: Path) -> Listing:
     found = Listing(files)
     splits = _split_folders(root)
     for split, folder in splits or [(None, root)]:
+        above = {os.path.realpath(root), os.path.realpath(folder)}
         for kind in _folders(folder):
+            real = os.path.realpath(kind)
+            if real in above:
+                continue
             label = unicodedata.normalize("NFC", kind.name)  # macOS writes accents in two parts
-            for file in _images(kind, {os.path.realpath(kind)}):
+            for file in _images(kind, above | {real}):
                 files.append(file)
                 found.names.append(file.relative_to(root).as_posix())
                 found.labels.append(label)
