@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from truecue.data.sets import ImageSet
 from truecue.data.suites.digits import Digits
 from truecue.engine.device import Device
+from truecue.errors import DataError
 from truecue.small_model import train_small, usual_arch, usual_plan
 
 CPU = Device("cpu")
@@ -26,9 +28,23 @@ def test_more_images_get_fewer_epochs() -> None:
     assert many.epochs == 10
     without = usual_plan(replace(data, val=None)).plan
     assert (without.stop, without.select) == (None, "last")
-    assert [usual_arch(size) for size in (28, 31, 32, 64, 224)] == [
+    assert [usual_arch(size, size) for size in (28, 31, 32, 64, 224)] == [
         "mlp-5", "mlp-5", "conv3", "conv3", "conv3",
     ]  # fmt: skip
+    assert usual_arch(28, 20) == "conv3"  # linear layers are made for squares
+
+
+def test_images_that_are_not_square(tmp_path: Path) -> None:
+    def cut(part: ImageSet) -> ImageSet:
+        return replace(part, images=part.images[:][..., :20].contiguous())
+
+    data = Digits(train_size=500, test_size=100).load(seed=0)
+    assert data.val is not None
+    data = replace(data, train=cut(data.train), val=cut(data.val), test=cut(data.test))
+    with pytest.raises(DataError, match="'mlp-3' takes square images; these have 28 x 20"):
+        train_small(data, tmp_path / "a", arch="mlp-3", device=CPU)
+    net, told = train_small(data, tmp_path / "a", plan={"plan.epochs": 1}, device=CPU)
+    assert told["arch"] == net.spec["arch"] == "conv3"
 
 
 def test_training_ends_where_the_loss_is_flat(tmp_path: Path) -> None:

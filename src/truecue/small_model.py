@@ -15,6 +15,7 @@ from truecue import api
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.plan import Adam, Patience, Plan
+from truecue.engine.run import check_takes
 from truecue.methods.erm import ERM
 from truecue.nets.build import build
 from truecue.nets.classifier import Classifier
@@ -41,9 +42,9 @@ def usual_plan(data: Splits) -> ERM:
     return ERM(plan=plan.override({"select": "val_loss", "stop": stop.to_dict()}))
 
 
-def usual_arch(size: int) -> str:
-    """Three convolutions, or linear layers for images below 32 pixels."""
-    return "mlp-5" if size < _SMALL else "conv3"
+def usual_arch(height: int, width: int) -> str:
+    """Three convolutions, or linear layers for square images below 32 pixels."""
+    return "mlp-5" if height == width < _SMALL else "conv3"
 
 
 def train_small(
@@ -79,12 +80,13 @@ def train_small(
 
     Raises:
         ConfigError: a setting cannot be used, or there is no such architecture.
+        DataError: the images are not square, and the architecture takes no others.
         TruecueError: see `truecue.train`.
     """
     device = device or Device()
     method = usual_plan(data).override(plan or {})
     _, height, width = data.train.shape
-    arch = arch or usual_arch(max(height, width))
+    arch = arch or usual_arch(height, width)
     if not (out / "model.safetensors").is_file():
         seconds = _step_seconds(data.train, arch, method.plan.batch_size, device)
         n, epochs = len(data.train), method.plan.epochs
@@ -110,6 +112,7 @@ def _step_seconds(images: ImageSet, arch: str, batch: int, device: Device) -> fl
         net = build(
             arch, channels=channels, size=max(height, width), n_classes=len(images.classes)
         ).to(device.device)
+    check_takes(net, images)
     some = images.select(torch.arange(min(batch, len(images))))
     x, y = some.images[:].to(device.device), some.y.to(device.device)
     for _ in range(2):

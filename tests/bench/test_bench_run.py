@@ -87,6 +87,19 @@ def test_a_device_that_is_not_there_is_refused_before_any_work(
     assert not store.folder.exists()
 
 
+def test_a_dry_run_says_what_would_be_run_and_what_could_not(tmp_path: Path) -> None:
+    _, wanted, store = small(tmp_path, ONE)
+    given = ["bench", "run", str(tmp_path / "small.toml"), "--out", str(store.folder), "--dry"]
+    ran = CliRunner().invoke(app, given)
+    assert ran.exit_code == 0, ran.output
+    assert all(str(cell) in ran.output for cell in wanted)
+    small(tmp_path, ONE.replace("mlp-3x8", "mlp-3y8"))
+    ran = CliRunner().invoke(app, given)
+    assert isinstance(ran.exception, ConfigError)
+    assert "mlp-3y8" in str(ran.exception)
+    assert not store.folder.exists()
+
+
 def test_workers_keep_freed_memory_as_commands_do(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[bool] = []
     monkeypatch.setattr(device, "keep_freed_memory", lambda: called.append(True))

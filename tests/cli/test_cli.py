@@ -20,6 +20,7 @@ from truecue.cli import options
 from truecue.cli.main import main
 from truecue.data.sets import Splits
 from truecue.data.suites import SUITES, bar
+from truecue.report.report import check_page
 
 QUICK = ["--set", "plan.epochs=2", "--threads", "1", "--device", "cpu"]
 SMALL = [*QUICK, "--set", "data.size=16", "--arch", "conv3"]
@@ -216,6 +217,26 @@ def test_a_damaged_file_of_settings_says_what_it_is_for(cli, tmp_path: Path) -> 
     result = cli("train", "erm", "gratings", *QUICK, "--out", tmp_path, "--fresh")
     refused(result, "run.toml cannot be read as TOML", "put it back, or use another folder")
     assert (tmp_path / "run.toml").read_bytes() == b"[asked"
+
+
+@pytest.mark.parametrize(
+    ("command", "twin"),
+    [
+        ("rank model gratings", "rank.json"),
+        ("show bias run", "bias.json"),
+        ("directions refine shapes 2", "refined.json"),
+        ("directions traverse shapes found", "traversal.json"),
+        ("directions probe shapes --directions found --model model", "probe.json"),
+    ],
+)
+def test_the_page_of_another_command_is_kept(cli, tmp_path: Path, command: str, twin: str) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("of an audit")
+    result = cli(*command.split(), "--out", tmp_path)
+    refused(result, f"{page} is another command's page (there is no {twin} beside it)")
+    assert page.read_text() == "of an audit"
+    (tmp_path / twin).write_text("{}")
+    check_page(page, twin)  # its own is written again
 
 
 def test_unknown_setting_of_the_data(cli) -> None:

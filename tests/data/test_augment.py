@@ -327,7 +327,6 @@ def test_faults_are_explained():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 def test_a_gpu_gives_the_same_images():
     x = photo_like((16, 3, 64, 64))
     boxes = random_boxes(16, 64, 64, rng())

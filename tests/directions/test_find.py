@@ -90,6 +90,22 @@ def test_ganspace_in_z_goes_back_from_features_to_codes() -> None:
         ganspace(generator, 2, layer="nonsense")
 
 
+@pytest.mark.parametrize("style", [False, True])
+def test_ganspace_names_what_is_not_finite(style: bool) -> None:
+    broken = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    with torch.no_grad():
+        broken[1].weight.fill_(torch.inf)
+    if style:
+        made = StyleGenerator(broken, Tensors(lambda w: w.view(-1, 1, 1, 3)), dim=3,
+                              image_range=(-9, 9))  # fmt: skip
+        said = r"the mapping gives codes that are not finite, for 600 of 600 codes"
+    else:
+        made = wrapped(broken, 3, (-50, 50), shape=(1, 1, 3))
+        said = r"the layer 'net\.1' gives features that are not finite, for 600 of 600 codes"
+    with pytest.raises(DataError, match=said):
+        ganspace(made, 2, n=600)
+
+
 def test_jacobian_of_a_linear_generator_is_sefa_without_scaling() -> None:
     generator = linear_generator(A)
     found, wanted = jacobian(generator, 3, n=4), sefa(generator, 3, normalise=False)

@@ -158,7 +158,6 @@ def test_counting_is_fast():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_counts_on_a_gpu_equal_those_on_the_cpu():
     data = random_predictions(0)
     found = count(*(part.cuda() for part in data))

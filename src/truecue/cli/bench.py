@@ -32,7 +32,7 @@ def run(
     root: o.Root = None,
     device: o.Accelerator = "cpu",
     dry: Annotated[
-        bool, typer.Option("--dry", help="Only say what there is and what would be run.")
+        bool, typer.Option("--dry", help="Only say what would be run, and whether it can be.")
     ] = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -56,8 +56,9 @@ def run(
     if dry:
         for cell in missing:
             typer.echo(f"  {cell}")
-        return
     preflight(missing)
+    if dry:
+        return
     tally = run_cells(
         wanted, store, processes=processes, accelerator=device, quiet=quiet, said=_say
     )

@@ -160,7 +160,9 @@ def refine(
     from truecue.errors import ConfigError
     from truecue.nets.scorer import save_scorer
     from truecue.report.directions import write_refined
+    from truecue.report.report import check_page
 
+    check_page(out / "index.html", "refined.json")
     settings = sre.SRE().override(parse_assignments(sets or []))
     home = Path(start).parent if start.endswith(".safetensors") else Path(start)
     if not start.isdigit() and out.resolve() == home.resolve():
@@ -219,7 +221,9 @@ def traverse(
     from truecue.directions.directions import check_fit, load_directions
     from truecue.directions.traverse import effects
     from truecue.report.directions import write_traversal
+    from truecue.report.report import check_page
 
+    check_page(out / "index.html", "traversal.json")
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
     check_fit(found, made)

@@ -100,8 +100,11 @@ def bias(
     from truecue.audit.bias import check_factor
     from truecue.config import parse_assignments
     from truecue.report.bias import headline
+    from truecue.report.report import check_page
 
     check_factor(factor)
+    if out is not None:
+        check_page(out / "index.html", "bias.json")
     own, changes = o.divide(parse_assignments(sets or []))
     choices = {"seed": seed, "target": target, "steps": steps, "factor": factor}
     if model is None:

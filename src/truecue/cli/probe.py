@@ -89,7 +89,9 @@ def probe(
     from truecue.errors import ConfigError
     from truecue.nets.classifier import load_classifier
     from truecue.report.probe_page import write_probe
+    from truecue.report.report import check_page
 
+    check_page(out / "index.html", "probe.json")
     if measure is not None and data is None:
         raise ConfigError("--measure ranks real images; say which ones by --data")
 

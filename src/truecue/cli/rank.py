@@ -54,6 +54,7 @@ def rank(
     from truecue.nets.classifier import load_classifier
     from truecue.report.parts import circumstances
     from truecue.report.rank_page import headline, write_rank_page
+    from truecue.report.report import check_page
 
     models = models or []
     _check(models, data)
@@ -64,6 +65,8 @@ def rank(
         )
     if split not in {"train", "val", "test"}:
         raise ConfigError(f"--split is train, val or test; got '{split}'")
+    if out is not None:
+        check_page(out / "index.html", "rank.json")
     compute = o.open_device(device, threads=threads)
     loaded: dict[str, Splits] = {}
     subjects = []

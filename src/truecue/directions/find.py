@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from truecue.config import suggest
 from truecue.directions.directions import Directions, unit
-from truecue.errors import ConfigError
+from truecue.errors import ConfigError, DataError
 from truecue.nets.generator import Generator, check_finite
 from truecue.seeds import derive
 
@@ -104,10 +104,12 @@ def ganspace(
 
     Raises:
         ConfigError: k is out of range, there is no such layer, or it has fewer features than k.
+        DataError: codes or features are not finite.
     """
     _check_count(k, generator)
     if generator.space == "w" and layer is None:
         mapped = torch.cat([generator.codes(b, seed, i, "ganspace") for i, b in _batches(n)])
+        _check_finite(mapped, "the mapping gives codes")
         _, components, spread = principal(mapped, k)
         return _made(generator, components, f"GANSpace, {n:,} codes in w", spread.square())
     n = min(n, 10_000)
@@ -117,6 +119,7 @@ def ganspace(
         raise ConfigError(
             f"the layer '{chosen}' has {features.shape[1]} features, too few for {k} directions"
         )
+    _check_finite(features, f"the layer '{chosen}' gives features")
     mean, components, spread = principal(features, k)
     places = (features.double() - mean) @ components.T / spread.clamp(min=1e-12)
     solved = torch.linalg.lstsq(places, codes.double() - codes.double().mean(0)).solution
@@ -256,6 +259,15 @@ def _features(generator: Generator, layer: str, n: int, seed: int) -> tuple[Tens
     finally:
         hook.remove()
     return torch.cat(codes).cpu(), torch.cat(seen)
+
+
+def _check_finite(values: Tensor, what: str) -> None:
+    bad = int((~values.isfinite().all(1)).sum())
+    if bad:
+        raise DataError(
+            f"{what} that are not finite, for {bad:,} of {len(values):,} codes; GANSpace needs a"
+            " generator, and a layer, that is sound for all codes"
+        )
 
 
 class _EnoughError(Exception):

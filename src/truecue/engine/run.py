@@ -231,7 +231,7 @@ class Run:
                 arch, channels=channels, size=size, n_classes=classes, n_features=n_features
             )
         if height != width:
-            _check_takes(net, data)
+            check_takes(net, data)
         return net
 
     def publish(self, name: str, net: Classifier, role: str = "") -> None:
@@ -326,8 +326,12 @@ class Run:
 
 
 @torch.no_grad()
-def _check_takes(net: Classifier, data: ImageSet) -> None:
-    """Refuse images that are not square where a network fails on one of them."""
+def check_takes(net: Classifier, data: ImageSet) -> None:
+    """Refuse images that are not square where a network fails on one of them.
+
+    Raises:
+        DataError: it does.
+    """
     try:
         net.eval().features(torch.zeros(1, *data.shape, dtype=torch.uint8))
     except (AssertionError, RuntimeError, ValueError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truecue.atomic import atomic, write_text
+from truecue.errors import ConfigError
 from truecue.report.page import render
 from truecue.report.pictures import Picture
 
@@ -79,6 +80,23 @@ def write_page(
     write_text(path.parent / twin_name, sound(twin))
     write_text(path, sound(page))
     return path
+
+
+def check_page(path: Path, twin_name: str) -> None:
+    """Refuse to write a page over one of another kind; for commands, before they compute.
+
+    Args:
+        path: of the page.
+        twin_name: name of the JSON file that is written with it, before it.
+
+    Raises:
+        ConfigError: there is such a page, but not that file beside it.
+    """
+    if path.is_file() and not (path.parent / twin_name).is_file():
+        raise ConfigError(
+            f"{path} is another command's page (there is no {twin_name} beside it) and would be"
+            " lost; give another folder with --out"
+        )
 
 
 def finite(value: Any) -> Any:
