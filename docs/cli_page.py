@@ -21,12 +21,13 @@ Errors that you can mend are one sentence, and the exit status is 2. A run that 
 Ctrl-C or SIGTERM saves a checkpoint and exits with 130; the same command goes on from there.
 `--debug` in front of the command (`truecue --debug train ...`) shows a traceback.
 
-Two environment variables count:
+Three environment variables count:
 
 | variable | meaning |
 |---|---|
 | `TRUECUE_DATA` | Where a suite's files are, unless `--root` says otherwise. |
 | `TRUECUE_CACHE` | Where decoded images are kept; default: `~/.cache/truecue`. |
+| `TRUECUE_PASSWORD` | What `truecue app` asks for, unless `--password` says otherwise. |
 """
 
 
@@ -76,6 +77,8 @@ def _names(option: Any) -> str:
 
 
 def _default(option: Any) -> str:
+    if option.required:
+        return "required"
     if option.is_flag:
         return "on" if option.default else "off"
     return "" if option.default is None else f"`{option.default}`"

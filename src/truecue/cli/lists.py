@@ -62,8 +62,9 @@ def list_suites(context: typer.Context, as_json: Json = False, root: o.Root = No
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
+    width = max(map(len, rows))
     for name, row in rows.items():
-        typer.echo(f"{name:16} {row['about']} ({row['files']})")
+        typer.echo(f"{name:{width}} {row['about']} ({row['files']})")
 
 
 @suites.command("show")
