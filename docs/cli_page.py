@@ -62,13 +62,18 @@ def _section(words: str, command: Any) -> str:
     lines = [f"## {words}", "", help_text, "", "```text", " ".join(usage), "```", ""]
     if arguments:
         lines += ["| argument | meaning |", "|---|---|"]
-        lines += [f"| `{p.metavar or p.name.upper()}` | {_cell(p.help)} |" for p in arguments]
+        lines += [f"| {_code(p.metavar or p.name.upper())} | {_cell(p.help)} |" for p in arguments]
         lines.append("")
     if chosen:
         lines += ["| option | default | meaning |", "|---|---|---|"]
         lines += [f"| {_names(p)} | {_default(p)} | {_about(p)} |" for p in chosen]
         lines.append("")
     return "\n".join(lines)
+
+
+def _code(name: str) -> str:
+    # some readers take any | for the end of a cell, and some show the backslash before it
+    return f"<code>{name.replace('|', '&#124;')}</code>" if "|" in name else f"`{name}`"
 
 
 def _names(option: Any) -> str:

@@ -241,7 +241,7 @@ def test_suggestions() -> None:
     [
         ({"cues": ["blur", "patch"]}, ['cues=["blur", "patch"]']),
         ({"bias": "place", "size": 96, "fast": True}, ["bias=place", "size=96", "fast=true"]),
-        ({"base_settings": {"size": 16, "name": "a b"}}, ["base_settings.size=16", "base_settings.name=a b"]),
+        ({"base": {"size": 16, "name": "a b"}}, ["base.size=16", "base.name=a b"]),
         ({"label": "7", "rate": 1e-7}, ['label="7"', "rate=1e-07"]),
     ],
 )  # fmt: skip

@@ -492,6 +492,19 @@ def test_version_and_help(cli) -> None:
     assert "train" in shown
 
 
+@pytest.mark.parametrize("name", [("bench", "sweep"), ("directions", "find")])
+def test_help_has_every_word(cli, monkeypatch: pytest.MonkeyPatch, name: tuple[str, str]) -> None:
+    from typer.main import get_command
+
+    from truecue.cli.main import app
+
+    monkeypatch.setenv("COLUMNS", "80")
+    _, shown, _ = cli(*name, "--help")
+    command = get_command(app).commands[name[0]].commands[name[1]]  # type: ignore[attr-defined]
+    assert "[" in command.help  # which is no style, though it looks like one
+    assert " ".join(command.help.split()) in " ".join(shown.split())
+
+
 def test_the_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "truecue", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
