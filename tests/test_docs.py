@@ -26,6 +26,7 @@ from truecue.directions.sre import SRE
 from truecue.engine import plan as plans
 from truecue.engine.plan import Plan
 from truecue.methods import METHODS, method_named
+from truecue.nets import build as networks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -247,6 +248,13 @@ def test_plan_page_has_every_setting() -> None:
     assert f"`stop.epochs` is `{plans.Patience().epochs}`" in text
     for name in plans.AugmentName.__args__:  # type: ignore[attr-defined]
         assert f"| `{name}` |" in text
+
+
+def test_every_network_is_on_the_page_of_concepts() -> None:
+    section = (DOCS / "concepts.md").read_text(encoding="utf-8").partition("## Networks\n")[2]
+    rows = re.findall(r"^\| (`.*?) \|", section.partition("\n## ")[0], re.MULTILINE)
+    named = set(re.findall(r"`([^`]+)`", " ".join(rows)))
+    assert named == {*networks.names(), "mlp-N", "mlp-NxW"}
 
 
 def test_rules_for_choosing_are_explained() -> None:
