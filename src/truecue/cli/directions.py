@@ -117,6 +117,8 @@ def find(
         else:
             result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
     seen = effects(made, result.matrix, made.codes(8, seed, "effects"), 3.0, seed).visible
+    if (out / "refined.json").is_file():  # the page beside it is about what is gone now
+        (out / "index.html").unlink(missing_ok=True)
     for name in _REFINED if by == "voynov" else ("run.toml", *_REFINED):
         (out / name).unlink(missing_ok=True)
     result.save(out)
