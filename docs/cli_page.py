@@ -21,12 +21,13 @@ Errors that you can mend are one sentence, and the exit status is 2. A run that 
 Ctrl-C or SIGTERM saves a checkpoint and exits with 130; the same command goes on from there.
 `--debug` in front of the command (`truecue --debug train ...`) shows a traceback.
 
-Two environment variables count:
+Three environment variables count:
 
 | variable | meaning |
 |---|---|
 | `TRUECUE_DATA` | Where a suite's files are, unless `--root` says otherwise. |
 | `TRUECUE_CACHE` | Where decoded images are kept; default: `~/.cache/truecue`. |
+| `TRUECUE_PASSWORD` | What `truecue app` asks for, unless `--password` says otherwise. |
 """
 
 
@@ -61,7 +62,7 @@ def _section(words: str, command: Any) -> str:
     lines = [f"## {words}", "", help_text, "", "```text", " ".join(usage), "```", ""]
     if arguments:
         lines += ["| argument | meaning |", "|---|---|"]
-        lines += [f"| `{p.metavar or p.name.upper()}` | {_cell(p.help)} |" for p in arguments]
+        lines += [f"| {_code(p.metavar or p.name.upper())} | {_cell(p.help)} |" for p in arguments]
         lines.append("")
     if chosen:
         lines += ["| option | default | meaning |", "|---|---|---|"]
@@ -70,12 +71,19 @@ def _section(words: str, command: Any) -> str:
     return "\n".join(lines)
 
 
+def _code(name: str) -> str:
+    # some readers take any | for the end of a cell, and some show the backslash before it
+    return f"<code>{name.replace('|', '&#124;')}</code>" if "|" in name else f"`{name}`"
+
+
 def _names(option: Any) -> str:
     value = "" if option.is_flag else f" {option.metavar or option.name.upper()}"
     return ", ".join(f"`{name}{value}`" for name in (*option.opts, *option.secondary_opts))
 
 
 def _default(option: Any) -> str:
+    if option.required:
+        return "required"
     if option.is_flag:
         return "on" if option.default else "off"
     return "" if option.default is None else f"`{option.default}`"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, PositiveInt
 
-from truecue.config import Config, parse_assignments, read_toml, suggest
+from truecue.config import Config, assignments, nest, parse_assignments, read_toml, suggest
 from truecue.errors import ConfigError
 
 
@@ -234,3 +234,19 @@ def test_suggestions() -> None:
     assert suggest("epoch", ["epochs", "seed"]) == "; did you mean 'epochs'?"
     assert suggest("xyz", ["epochs", "seed"]) == ""
     assert suggest("xyz", []) == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"cues": ["blur", "patch"]}, ['cues=["blur", "patch"]']),
+        ({"bias": "place", "size": 96, "fast": True}, ["bias=place", "size=96", "fast=true"]),
+        ({"base": {"size": 16, "name": "a b"}}, ["base.size=16", "base.name=a b"]),
+        ({"label": "7", "rate": 1e-7}, ['label="7"', "rate=1e-07"]),
+    ],
+)  # fmt: skip
+def test_settings_can_be_said_on_the_command_line(
+    settings: dict[str, object], words: list[str]
+) -> None:
+    assert assignments(settings) == words
+    assert nest(parse_assignments(words)) == settings

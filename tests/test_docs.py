@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -25,6 +26,7 @@ from truecue.directions.sre import SRE
 from truecue.engine import plan as plans
 from truecue.engine.plan import Plan
 from truecue.methods import METHODS, method_named
+from truecue.nets import build as networks
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -105,6 +107,8 @@ def test_commands_in_the_text_exist(page: str, line: str, tmp_path: Path) -> Non
         if not options[word].is_flag:
             value = next(rest)
             sets += [value] if word == "--set" else []
+    needed = [p for p in known[name].params if p.opts[0].startswith("-") and p.required]
+    assert not [p.opts[0] for p in needed if not {*p.opts} & {*words}]
     # `rank` itself says which of its arguments is missing, but needs them all
     wanted = [p for p in known[name].params if not p.opts[0].startswith("-")
               and (p.required or name == "truecue rank")]  # fmt: skip
@@ -135,6 +139,12 @@ def test_every_command_and_option_is_on_the_command_page() -> None:
             for spelling in (*option.opts, *option.secondary_opts):
                 assert f"`{spelling}" in section, f"{name} {spelling}"
             assert option.help, f"{name} {option.opts[0]} says nothing about itself"
+            if option.required:
+                row = re.search(rf"^\| `{option.opts[0]} .*", section, re.MULTILINE)
+                assert row is not None
+                assert "| required |" in row[0]
+            if option.envvar:
+                assert f"| `{option.envvar}` |" in written
 
 
 def test_readme_lists_every_command() -> None:
@@ -240,6 +250,13 @@ def test_plan_page_has_every_setting() -> None:
         assert f"| `{name}` |" in text
 
 
+def test_every_network_is_on_the_page_of_concepts() -> None:
+    section = (DOCS / "concepts.md").read_text(encoding="utf-8").partition("## Networks\n")[2]
+    rows = re.findall(r"^\| (`.*?) \|", section.partition("\n## ")[0], re.MULTILINE)
+    named = set(re.findall(r"`([^`]+)`", " ".join(rows)))
+    assert named == {*networks.names(), "mlp-N", "mlp-NxW"}
+
+
 def test_rules_for_choosing_are_explained() -> None:
     text = (DOCS / "concepts.md").read_text(encoding="utf-8")
     for rule, labels in plans.LABELS_FOR_CHOOSING.items():
@@ -247,6 +264,20 @@ def test_rules_for_choosing_are_explained() -> None:
         assert row is not None, rule
         if labels != "none":
             assert labels.removesuffix(" (oracle)").lower() in row[0].lower().replace("*", "")
+
+
+def test_python_page_has_what_is_public() -> None:
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^::: (\S+)\.(\w+)$", text, re.MULTILINE)
+    first = text.partition("\n## ")[0]
+    left_out = set(re.findall(r"`(\w+)`", first.partition(" can be had")[0]))
+    for home, name in shown:
+        if name != "errors":
+            assert (name in truecue.__all__) != (name in left_out), name
+            assert getattr(truecue, name, None) in (
+                None, getattr(importlib.import_module(home), name)), name  # fmt: skip
+    said = {name for _, name in shown} | set(re.findall(r"`(\w+)`", first)) | {"TruecueError"}
+    assert set(truecue.__all__) - said == {"__version__"}
 
 
 def test_every_page_is_in_the_navigation() -> None:
@@ -296,6 +327,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert target.is_relative_to(DOCS), f"{link} leaves the site"
         if anchor:
             assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=IDS)
+def test_rows_of_a_table_have_as_many_cells(page: Path) -> None:
+    width = 0
+    for line in prose(page).splitlines():
+        bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert not (width and bars) or bars == width, line
+        width = bars
 
 
 MACHINE = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users|mnt|scratch|data\d*)/\w|[A-Z]:\\\\?\w")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,6 +112,20 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             changes[name.strip()] = text
     return changes
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as `name=value` pairs for the command line, from which they can be read again."""
+    pairs: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            pairs += [f"{name}.{pair}" for pair in assignments(value)]
+            continue
+        text = str(value) if isinstance(value, str) else json.dumps(value)
+        if parse_assignments([f"{name}={text}"]) != {name: value}:
+            text = json.dumps(value)  # text that would be read as a number
+        pairs.append(f"{name}={text}")
+    return pairs
 
 
 def suggest(name: str, known: list[str]) -> str:

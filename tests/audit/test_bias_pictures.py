@@ -203,6 +203,9 @@ def test_what_did_not_get_there_is_marked_and_left_out() -> None:
 
 def test_where_none_got_there_the_first_ones_are_shown_and_marked() -> None:
     shown = bias_pictures(Painter(unreachable=2), painted_splits(), target="low", device=CPU)
+    # nor does the biased half say that class of any image: there is no swap, and it is said why
+    assert shown.swapped is None
+    assert any("none whose bias latent could be swapped in" in note for note in shown.notes)
     assert shown.pushed is not None
     assert shown.pushed.passed_over == 0
     assert shown.grids["push"].failed.tolist() == [[False] * 5] * 2 + [[True] * 5] * 2

@@ -134,6 +134,7 @@ def test_pictures_show_every_method(made) -> None:
         assert "lff" in text
     shown = f"{100 * found[0].estimate('unbiased').value:.1f}"
     assert shown in pictures["heat"].decode()
+    assert ">unbiased accuracy, %<" in pictures["heat"].decode()  # what the numbers are
     one = [c for c in wanted if c.suite == "tints"]
     assert plots.against_ratio(bench, one, found, "unbiased") is None
 

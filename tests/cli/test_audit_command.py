@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from truecue.cli import options, probe
 from truecue.data.sets import Splits
 from truecue.engine.features import digest_of_set
 from truecue.nets.classifier import load_classifier
+from truecue.report.audit_page import place
 
 _cache, cli = test_cli._cache, test_cli.cli  # the same surroundings as for the other commands
 
@@ -84,7 +86,9 @@ def test_a_folder_may_have_the_name_of_a_suite(cli, images: Path, tmp_path: Path
     for splits in (app._images(out, None, None, quiet=True),
                    repair._images(out, None, quiet=True)[0]):  # fmt: skip
         Audit(out).check(splits)
-    assert Audit(out).facts["place"] == str(mine)  # what commands on the page say
+    assert Audit(out).facts["place"] == str(mine)
+    # what commands on the page say: another size would be other images
+    assert shlex.split(place(Audit(out))) == [str(mine), *SIZE]
 
 
 def test_verdicts_from_a_file(cli, images: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from truecue.cli import options
 from truecue.cli.main import main
 from truecue.data.sets import Splits
 from truecue.data.suites import SUITES, bar
+from truecue.data.suites.base import Suite
 from truecue.report.report import check_page
 
 QUICK = ["--set", "plan.epochs=2", "--threads", "1", "--device", "cpu"]
@@ -63,6 +65,16 @@ def run(
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return lambda *arguments: run(monkeypatch, capsys, *arguments)
+
+
+class Mine(Suite):
+    """Cows of one's own."""
+
+    source: ClassVar[str] = "one's own"
+    licence: ClassVar[str] = "private"
+
+    def load(self, root: Path | str | None = None, *, seed: int = 0) -> Splits:
+        raise NotImplementedError
 
 
 def test_train_writes_model_and_both_reports(cli, tmp_path: Path) -> None:
@@ -490,6 +502,42 @@ def test_version_and_help(cli) -> None:
     status, shown, _ = cli("--help")
     assert status == 0
     assert "train" in shown
+
+
+def test_what_other_packages_bring_is_listed(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from truecue import methods
+    from truecue.data import suites
+
+    here = {"truecue.methods": "truecue.methods.erm:ERM", "truecue.suites": f"{__name__}:Mine"}
+
+    def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
+        points = [EntryPoint("mine", here[group], group), EntryPoint("lost", "no:Where", group)]
+        return [point for point in points if name in (None, point.name)]
+
+    for module in (methods, suites):
+        monkeypatch.setattr(module, "entry_points", entry_points)
+    for kind, said in (("methods", "Plain training"), ("suites", "Cows of one's own.")):
+        status, shown, error = cli(kind)
+        assert status == 0
+        assert re.search(rf"^mine +{said}", shown, re.MULTILINE)
+        assert "'lost' of another package is left out: No module named 'no'" in error
+    _, shown, _ = cli("suites", "show", "mine")
+    assert "made by the package" not in shown  # it does not say which files, and there are some
+
+
+@pytest.mark.parametrize("name", [("bench", "sweep"), ("directions", "find")])
+def test_help_has_every_word(cli, monkeypatch: pytest.MonkeyPatch, name: tuple[str, str]) -> None:
+    from typer.main import get_command
+
+    from truecue.cli.main import app
+
+    monkeypatch.setenv("COLUMNS", "80")
+    _, shown, _ = cli(*name, "--help")
+    command = get_command(app).commands[name[0]].commands[name[1]]  # type: ignore[attr-defined]
+    assert "[" in command.help  # which is no style, though it looks like one
+    assert " ".join(command.help.split()) in " ".join(shown.split())
 
 
 def test_the_package_runs_as_a_module() -> None:

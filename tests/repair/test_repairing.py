@@ -26,7 +26,7 @@ from truecue.nets.classifier import Classifier, load_classifier
 from truecue.repair.repair import repair_audit
 from truecue.repair.scores import Part, change, curve, score
 from truecue.repair.tune import TuneSettings
-from truecue.report.repair_page import render, write_repair_page
+from truecue.report.repair_page import over_seeds, render, write_repair_page
 from truecue.report.repair_words import headline, next_steps
 
 CPU = Device("cpu")
@@ -290,7 +290,17 @@ def test_a_gap_that_did_not_change_is_called_that(told: dict):
     other["before"]["val"]["gap"]["value"] = 0.125
     zero = {"value": 0.0, "low": 0.0, "high": 0.0, "n": 2}
     other["methods"]["spufix"]["change"]["val"] = {"accuracy": zero, "gap": zero}
+    other["methods"]["spufix"]["change"]["test"]["gap"] = zero
     assert headline(other) == ("SpuFix did not change the gap of +12.5 points", "bad")
+    clear = {"value": 0.07, "low": 0.03, "high": 0.11, "n": 2}
+    other["methods"]["spufix"]["change"]["test"]["gap"] = clear
+    other["before"]["test"]["gap"]["value"] = 0.4
+    other["methods"]["spufix"]["parts"]["test"]["gap"]["value"] = 0.47
+    assert headline(other)[0] == (
+        "SpuFix did not change the gap of +12.5 points on validation images; on test images it went"
+        " from +40.0 to +47.0"
+    )
+    other["methods"]["spufix"]["change"]["test"]["gap"] = zero
     first, *others = next_steps(other)
     assert "--method low" in (first.command or "")
     assert not any((step.command or "").startswith("truecue audit") for step in others)
@@ -408,6 +418,16 @@ def test_classes_that_are_too_small(data: Splits, net: Classifier, tmp_path: Pat
 
 
 # --- the page
+
+
+def test_intervals_over_seeds_hold_their_mean(told: dict):
+    narrow = {"value": 0.1685, "low": 0.1672, "high": 0.1698, "n": 2}
+    other = json.loads(json.dumps(told))
+    other["methods"]["low"]["over_seeds"] = {
+        part: {"accuracy": narrow, "gap": narrow} for part in ("val", "test")
+    }
+    row = next(row for row in over_seeds(other) if row[0] == "Low-spuriosity tuning")
+    assert row[1].replace("\u202f", " ").replace("\u00a0", " ").endswith("(16.7–17.0 %)")
 
 
 def test_the_page_holds_what_was_measured(told: dict, tmp_path: Path):

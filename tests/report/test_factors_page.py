@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from truecue.report.factors import MEANING, followed, write_factors
+from truecue.report.probe_figures import rescoring
 
 TOLD = {
     "metrics": {name: 0.101 * (i + 1) for i, name in enumerate(MEANING)},
@@ -42,3 +44,25 @@ def test_page_map_and_twin(tmp_path: Path) -> None:
     page = write_factors(some, tmp_path, {}).read_text()
     assert "2 of 3 directions follow mostly one factor." in page
     assert "Factors that no direction follows most of all: &lt;y&gt;." in page
+
+
+def test_long_names_have_room_in_a_heat_map() -> None:
+    names, attributes = ["green or purple", "red or blue"], ["landbird", "a sea bird"]
+    rows = [[0.1, 0.2], [0.3, 0.4]]
+    picture = rescoring({"before": rows, "after": rows}, dict.fromkeys(("before", "after"), names),
+                        attributes).decode()  # fmt: skip
+    width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', picture)[0])
+    found = re.findall(r"<text [^>]*translate\(([\d.-]+) ([\d.-]+)\)[^>]*>([^<]*)</text>", picture)
+    found += re.findall(r'<text [^>]*x="([\d.-]+)" y="([\d.-]+)"[^>]*>([^<]*)</text>', picture)
+    places: dict[str, list[tuple[float, float]]] = {}
+    for x, y, text in found:
+        places.setdefault(text, []).append((float(x), float(y)))
+    letter = 5.2  # points, of 9-point letters
+    ends = sorted(x for x, _ in places["green or purple"])  # set flush right
+    cells = sorted(x for x, _ in places["0.20"])
+    assert ends[0] - letter * 15 > 0
+    assert ends[1] - letter * 15 > cells[0]  # right of the first map
+    for x, y in places["a sea bird"]:  # at 45 degrees
+        assert y - 0.7 * letter * 10 > 0
+        assert x + 0.7 * letter * 10 < width
+    assert 0 < min(y for _, y in places["before"]) < height

@@ -116,7 +116,7 @@ def test_the_page_says_what_matters(html: str):
         "class labels only",
         "class 0 with red; 1 with green",
         "truecue train denetdm digits --seed 1",
-        "the 120 for which shallow gives the label are the surer choice: precision 75 %",
+        "shallow gives the label for 120, which are the surer choice: precision 75 %",
         "cpu, 2 threads (AMD EPYC)",
         "plan.epochs",
     ):
@@ -222,6 +222,19 @@ def test_dark_fields_carry_light_numbers():
                 )
             )
             assert (high + 0.05) / (low + 0.05) > 4.5, cell
+
+
+def test_suspects_are_called_the_surer_choice_where_they_are():
+    report = sample_report()
+    for precision, surer in ((0.75, True), (0.2, False), (None, True)):
+        report["suspects"]["strict"]["precision"]["value"] = precision
+        assert ("which are the surer choice" in Page(render(report, {})).text) == surer
+
+
+def test_a_measured_model_may_have_been_trained_on_the_test_images():
+    report, said = sample_report(), "used once, after training"
+    assert said in Page(render(report, {})).text
+    assert said not in Page(render(report | {"kind": "evaluate"}, {})).text
 
 
 def test_one_panel_for_each_stage_and_split():

@@ -210,7 +210,11 @@ def _push(
         shown = replace(shown, faithful=wilson(same, len(ids)))
     have = order[given[order] >= 0]
     if len(have) == 0:
-        return shown
+        note = (
+            f"The biased half says a class that was aimed at of none of the {len(part):,} images,"
+            " so there is none whose bias latent could be swapped in"
+        )
+        return replace(shown, notes=(*shown.notes, note))
     images, given, target, own = chosen.select(have), given[have], target[have], own.select(have)
     old, other, which = (own.z_s, own.z_b), seen.select(given), int(model is not None)
     swap = compare(vae, old, (own.z_s, other.z_b), images, device, model)

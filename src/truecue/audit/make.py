@@ -196,7 +196,8 @@ class _Maker:
         told["model"] = {"arch": (net or eyes).spec.get("arch"), "is_encoder": net in (None, eyes),
                          "digest": digest_of(net or eyes, head=True)}  # fmt: skip
         told["notes"] = self._notes(found, negative=negative)
-        told |= {key: facts[key] for key in ("data", "command", "trained") if key in facts}
+        kept = ("data", "changed", "command", "trained")
+        told |= {key: facts[key] for key in kept if key in facts}
         settings = facts.get("settings") or {}
         place = settings.get("table") or settings.get("root")  # of images of one's own
         told["place"] = place or facts.get("data")

@@ -153,7 +153,7 @@ def heat_map(bench: Bench, rows: list[Row], metric: MetricName) -> bytes | None:
     if not values:
         return None
     shown = [[values.get((m, s), math.nan) for s in suites] for m in methods]
-    return _fields(methods, suites, shown)
+    return _fields(methods, suites, shown, said=f"{NAMES[metric]}, %")
 
 
 def sweep_map(bench: Bench, trials: Sequence[Trial], metric: MetricName) -> bytes | None:

@@ -296,6 +296,7 @@ def _show(asked: Audited) -> None:
     from rich.table import Table
 
     from truecue.audit.measure import candidates_by_gap
+    from truecue.report.audit_page import place
 
     audit, cues = asked.audit, asked.cues
     console = Console(highlight=False)
@@ -344,7 +345,7 @@ def _show(asked: Audited) -> None:
     for note in audit.facts["notes"]:
         console.print(f"Note: {escape(note)}.", soft_wrap=True)
     if cues is not None:
-        _show_cues(cues, console, str(audit.facts.get("place") or "DATA"))
+        _show_cues(cues, console, place(audit))
     console.print(f"Page: {asked.page}", soft_wrap=True, markup=False)
     console.print(f"Numbers: {audit.folder} (audit.json, gaps.json, cues.json)", soft_wrap=True,
                   markup=False)  # fmt: skip

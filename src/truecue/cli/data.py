@@ -32,7 +32,7 @@ def check(
     at_least: Annotated[
         int, typer.Option("--at-least", min=1, help="Fewer images of a class are a problem.")
     ] = 10,
-    seed: o.Seed = 0,
+    seed: o.DataSeed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Look at a folder or table of images: what can be read, how often what occurs, copies.

@@ -117,6 +117,8 @@ def find(
         else:
             result = find_directions(by, made, k, seed)  # type: ignore[arg-type]
     seen = effects(made, result.matrix, made.codes(8, seed, "effects"), 3.0, seed).visible
+    if (out / "refined.json").is_file():  # the page beside it is about what is gone now
+        (out / "index.html").unlink(missing_ok=True)
     for name in _REFINED if by == "voynov" else ("run.toml", *_REFINED):
         (out / name).unlink(missing_ok=True)
     result.save(out)
@@ -260,7 +262,7 @@ def score(
     out: Target,
     part: Part = "test",
     sets: o.Sets = None,
-    seed: o.Seed = 0,
+    seed: o.DataSeed = 0,
     root: o.Root = None,
     device: o.Accelerator = "auto",
     threads: o.Threads = None,
@@ -321,7 +323,7 @@ def search(
     ] = None,
     part: Part = "test",
     sets: o.Sets = None,
-    seed: o.Seed = 0,
+    seed: o.DataSeed = 0,
     root: o.Root = None,
     threads: o.Threads = None,
     quiet: o.Quiet = False,

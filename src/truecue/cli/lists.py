@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from truecue.cli import options as o
+from truecue.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from truecue.config import Config
     from truecue.data.suites.base import Suite
+
+_Kind = TypeVar("_Kind", bound="Config")
 
 methods = typer.Typer(help="List the methods; show one with its settings.")
 suites = typer.Typer(help="List the suites; show one with its source, files and settings.")
@@ -28,14 +31,16 @@ def list_methods(context: typer.Context, as_json: Json = False) -> None:
     """List the methods; show one with its settings."""
     if context.invoked_subcommand is not None:
         return
-    from truecue.methods import METHODS
+    from truecue.methods import method_named, method_names
 
-    rows = {name: {"title": m.title, "labels": m.uses.words()} for name, m in METHODS.items()}
+    found = _all(method_names(), method_named)
+    rows = {name: {"title": m.title, "labels": m.uses.words()} for name, m in found.items()}
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
+    width = max(12, *map(len, rows))
     for name, row in rows.items():
-        typer.echo(f"{name:12} {row['title']}; trains on {row['labels']}")
+        typer.echo(f"{name:{width}} {row['title']}; trains on {row['labels']}")
 
 
 @methods.command("show")
@@ -53,36 +58,53 @@ def list_suites(context: typer.Context, as_json: Json = False, root: o.Root = No
     """List the suites and say whether their files are there; show one with its settings."""
     if context.invoked_subcommand is not None:
         return
-    from truecue.data.suites import SUITES
+    from truecue.data.suites import suite_named, suite_names
 
+    found = _all(suite_names(), suite_named)
     rows = {
         name: {"about": _first(s), "self_made": s.self_made, "files": _files(s, root)[0]}
-        for name, s in SUITES.items()
+        for name, s in found.items()
     }
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
+    width = max(16, *map(len, rows))
     for name, row in rows.items():
-        typer.echo(f"{name:16} {row['about']} ({row['files']})")
+        typer.echo(f"{name:{width}} {row['about']} ({row['files']})")
 
 
 @suites.command("show")
 def show_suite(name: Name, as_json: Json = False, root: o.Root = None) -> None:
     """Show a suite: source, licence, which files to get and where to put them, settings."""
     from truecue.data.suites import suite_named
+    from truecue.data.suites.base import Suite
 
     suite = suite_named(name)
     state, place = _files(suite, root)
+    # what a suite of another package leaves out is said of those that make their own images
+    said = suite.self_made or suite.layout != Suite.layout
+    got = suite.self_made or suite.obtain != Suite.obtain
     facts = {
         "source": suite.source,
         "licence": suite.licence,
-        "files": suite.layout,
-        "where to get them": suite.obtain,
+        **({"files": suite.layout} if said else {}),
+        **({"where to get them": suite.obtain} if got else {}),
         "found": state if place is None else f"{state}, in {place}",
         "images": dict(suite.counts),
         "checksums": dict(suite.checksums),
     }
     _show(name, suite, facts, "data.", as_json=as_json)
+
+
+def _all(names: list[str], named: Callable[[str], type[_Kind]]) -> dict[str, type[_Kind]]:
+    """What has a name, by name; what another package has that cannot be loaded is told."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = named(name)
+        except (ImportError, AttributeError, ConfigError) as error:
+            typer.echo(f"truecue: '{name}' of another package is left out: {error}", err=True)
+    return found
 
 
 def _files(suite: type[Suite], root: Path | None) -> tuple[str, Path | None]:

@@ -28,6 +28,7 @@ app = typer.Typer(
     help="Find, show, measure and remove the spurious correlations that image classifiers learn.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # as "rich" it takes [n] for a style, and keeps the line breaks
     add_completion=False,
 )
 app.command()(train.demo)

@@ -34,6 +34,9 @@ Data = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for all that is written.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of initialisation, order and augmentation.")]
+DataSeed = Annotated[
+    int, typer.Option("--seed", help="Of the data: its split, and what is drawn in it.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -238,4 +241,12 @@ def name_of(data: str) -> str:
 
 def facts(data: str, suite: Suite) -> dict[str, Any]:
     """Where the data comes from, for the report."""
-    return {"data": name_of(data), "settings": suite.to_dict(), "command": command()}
+    changed = suite.model_dump(
+        mode="json", exclude={"root", "table"}, exclude_defaults=True, exclude_none=True
+    )
+    return {
+        "data": name_of(data),
+        "settings": suite.to_dict(),
+        "changed": changed,
+        "command": command(),
+    }

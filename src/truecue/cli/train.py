@@ -102,7 +102,7 @@ def demo(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over where the folder holds a run.")
     ] = False,
-    threads: o.Threads = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads.")] = 1,
     quiet: o.Quiet = False,
 ) -> None:
     """The whole job on embedded data: audit, judge, repair, debias, ask again.

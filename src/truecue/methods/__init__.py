@@ -39,6 +39,11 @@ METHODS: dict[str, type[Method]] = {
 """The package's methods by name; others enter through the entry-point group `truecue.methods`."""
 
 
+def method_names() -> list[str]:
+    """The names of all methods, those of other packages included."""
+    return sorted({*METHODS, *(entry.name for entry in entry_points(group="truecue.methods"))})
+
+
 def method_named(name: str) -> type[Method]:
     """The method of that name, from this package or an installed one.
 
@@ -51,7 +56,7 @@ def method_named(name: str) -> type[Method]:
     if name in others:
         loaded: type[Method] = others[name].load()
         return loaded
-    known = sorted([*METHODS, *others])
+    known = method_names()
     raise ConfigError(
         f"there is no method '{name}'{suggest(name, known)} (methods: {', '.join(known)})"
     )
@@ -75,4 +80,5 @@ __all__ = [
     "SupInfoNCE",
     "Uses",
     "method_named",
+    "method_names",
 ]

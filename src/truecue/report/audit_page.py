@@ -14,6 +14,7 @@ import torch
 from truecue.atomic import write_text
 from truecue.audit.audit import Audit, Feature
 from truecue.audit.measure import Candidate, candidates_by_gap
+from truecue.config import assignments
 from truecue.data.sets import ImageSet, Splits
 from truecue.engine.device import Device
 from truecue.engine.progress import counter
@@ -366,8 +367,11 @@ def _steps(
 
 
 def place(audit: Audit) -> str:
-    """What commands call the images, quoted for a shell."""
-    return shlex.quote(str(audit.facts.get("place") or audit.facts.get("data") or "DATA"))
+    """What commands call the images, with the settings that make them these, for a shell."""
+    words = [str(audit.facts.get("place") or audit.facts.get("data") or "DATA")]
+    for pair in assignments(audit.facts.get("changed") or {}):
+        words += ["--set", f"data.{pair}"]
+    return shlex.join(words)
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:

@@ -65,7 +65,9 @@ def common(report: Mapping[str, Any]) -> list[Fact]:
         "Intervals": report.get("intervals") or INTERVALS,
         "Groups": groups,
         "Aligned": aligned and f"class {aligned}; every other pairing is conflicting",
-        "Test images": "used once, after training; never to train or to stop",
+        "Test images": None
+        if report.get("kind") == "evaluate"  # what a model was trained on is not known here
+        else "used once, after training; never to train or to stop",
         "Time in all": view.seconds(report.get("seconds")),
         "Device": report.get("device"),
         "Precision": report.get("precision"),

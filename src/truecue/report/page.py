@@ -178,11 +178,21 @@ def suspects(report: Mapping[str, Any]) -> dict[str, Any] | None:
         "counts": {name: view.count(found.get(name)) for name in ("shown", "disagree", "of")},
         "base": view.percent(1 - cells[0] / cells[1]) if cells else None,
         "known": any(view.measure(found, k).value is not None for k in ("precision", "recall")),
-        "strict": {"count": view.count(strict.get("disagree")), **_found(strict)}
+        "strict": {
+            "count": view.count(strict.get("disagree")),
+            "surer": _surer(strict, found),
+            **_found(strict),
+        }
         if strict
         else None,
         **_found(found),
     }
+
+
+def _surer(strict: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether the fewer suspects are the better ones, as is meant; without bias labels, assumed."""
+    fewer, all_ = (view.measure(scores, "precision").value for scores in (strict, found))
+    return fewer is None or all_ is None or fewer > all_
 
 
 def _found(scores: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LINES = 5
 """Classes with a colour of their own; the others are grey."""
 _GREY = "#c9ced6"
+_FIELD = 0.36
+"""Side of a heat map's field, in inches."""
 
 
 def logits(
@@ -106,12 +108,17 @@ def rescoring(
         attributes: of the columns.
     """
     wide, high = len(attributes), max(map(len, names.values()))
-    across = wide + 1.5
+    letter = 0.075 / _FIELD
+    left = 0.4 + letter * max(len(name) for each in names.values() for name in each)
+    longest = letter * max(map(len, attributes))
+    above, after = (0.3 + 0.75 * longest, 0.75 * longest) if _long(attributes) else (0.8, 0.0)
+    across = left + wide + max(after, 0.3)
+    top = above + (0.8 if len(tables) > 1 else 0)
 
     def draw(axes: Axes) -> None:
         for i, (title, rows) in enumerate(tables.items()):
-            start = i * across
-            axes.text(start + wide / 2, -1.0 - 0.02, title if len(tables) > 1 else "",
+            start = left + i * across
+            axes.text(start + wide / 2, -above - 0.02, title if len(tables) > 1 else "",
                       ha="center", va="bottom", color="#1c2430")  # fmt: skip
             axes.imshow(rows, cmap="Blues", vmin=0, vmax=1, aspect="equal",
                         extent=(start, start + wide, len(rows), 0))  # fmt: skip
@@ -123,13 +130,14 @@ def rescoring(
                     axes.text(start + c + 0.5, r + 0.5, f"{value:.2f}", ha="center", va="center",
                               fontsize=7, color=ink)  # fmt: skip
             for c, attribute in enumerate(attributes):
-                axes.text(start + c + 0.5, -0.15, attribute, ha="left" if wide > 12 else "center",
-                          va="bottom", rotation=45 if _long(attributes) else 0,
+                turned = _long(attributes)
+                axes.text(start + c + 0.5, -0.15, attribute, ha="left" if turned else "center",
+                          va="bottom", rotation=45 if turned else 0, rotation_mode="anchor",
                           color="#4a5362")  # fmt: skip
-        axes.set(xlim=(-1.2, across * len(tables)), ylim=(high, -1.8))
+        axes.set(xlim=(0, across * len(tables)), ylim=(high, -top))
         axes.axis("off")
 
-    width, height = 0.36 * (across * len(tables) + 1.2), 0.36 * (high + 1.8)
+    width, height = _FIELD * across * len(tables) + 0.1, _FIELD * (high + top) + 0.1
     return svg_file(width, height, draw, left=0.05, bottom=0.05, right=0.05, top=0.05)
 
 

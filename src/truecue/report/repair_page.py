@@ -162,7 +162,8 @@ def _share(found: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _plain_share(found: Mapping[str, Any]) -> str:
-    value, limits = _share(found)
+    measure = Measure(*(found.get(field) for field in Measure._fields))
+    value, limits = percent(measure.value, 1), interval(measure, 1)  # over seeds it may be narrow
     return f"{value} ({limits})" if limits else value
 
 

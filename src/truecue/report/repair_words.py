@@ -62,7 +62,12 @@ def headline(told: Mapping[str, Any]) -> tuple[str, str]:
         ), "bad"
     moved = found["change"]["val"]
     if signed(old) == signed(new):
-        return f"{found['title']} did not change the gap of {signed(old)} points", "bad"
+        said = f"{found['title']} did not change the gap of {signed(old)} points"
+        tested = found["change"]["test"]["gap"]
+        if tested["low"] is not None and (tested["low"] > 0 or tested["high"] < 0):
+            gaps = [signed(p["test"]["gap"]["value"]) for p in (told["before"], found["parts"])]
+            said += f" on validation images; on test images it went from {' to '.join(gaps)}"
+        return said, "bad"
     said = f"{found['title']} changed the gap from {signed(old)} to {signed(new)} points"
     if moved["gap"]["low"] <= 0 <= moved["gap"]["high"]:
         return f"{said}, which is too close to call", "unclear"
