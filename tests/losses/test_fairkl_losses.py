@@ -12,6 +12,7 @@ from toys import A, B, C, D, E, Toy, random_toy, toy, unit
 from truecue.errors import ConfigError
 from truecue.losses.contrastive import similarities
 from truecue.losses.fairkl import (
+    Moments,
     exact_moments,
     fairkl,
     fairkl_of_lists,
@@ -447,6 +448,9 @@ def test_one_pair_has_no_variance():
         ("kl", {"per_anchor": True}, "per_anchor is for the variant 'means'"),
         ("kl", {"var_floor": -1.0}, "var_floor must be at least 0; got -1"),
         ("mean_std", {"kappa": -1.0}, "kappa must be at least 0"),
+        ("mean_std", {"kappa": math.nan}, "kappa must be at least 0; got nan"),
+        ("kll", {}, "there is no variant 'kll'; there are none, end_linear"),
+        ("means", {"empty": "zeros"}, "empty must be one of skip, zero; got 'zeros'"),
     ],
 )
 def test_options_that_make_no_sense(variant, options, sentence):
@@ -480,3 +484,33 @@ def test_variances_keep_their_digits_in_float32(offset):
     of = random_toy(13)
     exact, single = (fairkl(t, of.y, of.b).moments.std for t in (s, s.float()))
     torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("bias", "found"),
+    [
+        (C.b.float(), r"float32 \[8\]"),  # would have been the chance of sharing a single value
+        (C.b[:, None], r"int64 \[8, 1\]"),
+        (C.b[:1], r"int64 \[1\]"),
+        (torch.rand(1, 2), r"float32 \[1, 2\]"),
+    ],
+)
+def test_other_biases_are_refused(bias, found):
+    with pytest.raises(ValueError, match=r"integers \[8\], or probabilities .*; got " + found):
+        fair(C._replace(b=bias))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "skipped", "fell_back"),
+    [(0.9, True, False), (1.0, False, True), (1.9, False, True), (2.0, False, False)],
+)
+def test_sets_by_the_sum_of_their_weights(pairs, skipped, fell_back):
+    many = torch.tensor([9.0, pairs, 9.0, 9.0])
+    moments = Moments(2 * many, torch.tensor([0.9, 0.1, 0.4, 0.2]), torch.full((4,), 0.04))
+    for variant in ("means", "mean_std", "kl", "jeffreys"):
+        found = from_moments(moments, variant, var_floor=0.0)
+        assert found.skipped.tolist() == [skipped, False]
+        assert found.fell_back.tolist() == [fell_back and variant != "means", False]
+        spread = {"kl": 0.5 / 0.04, "jeffreys": 1 / 0.04}.get(variant, 1.0)
+        expected = 0.0 if skipped else 0.64 if fell_back else 0.64 * spread
+        assert float(found.pos) == pytest.approx(expected, rel=1e-5)

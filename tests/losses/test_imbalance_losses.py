@@ -114,3 +114,16 @@ def test_settings_and_counts_out_of_range() -> None:
             focal(LOGITS, Y, gamma)
     with pytest.raises(DataError, match=r"at least 1 sample of each class; got \[3, 0, 5\]"):
         ldam_margins(torch.tensor([3, 0, 5]))
+    with pytest.raises(DataError, match="at least 1 sample of each class"):
+        ldam_margins(torch.tensor([3.0, math.nan]))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_counts_beyond_the_range_of_half_precision(kind: torch.dtype) -> None:
+    counts = torch.tensor([100_000, 70_000, 10])  # float16 ends at 65,504
+    logits = torch.tensor([[0.5, -1.0, 8.0], [0.0, 0.0, 9.0]])
+    y = torch.tensor([0, 2])
+    exact = balanced_softmax(logits.double(), y, counts)
+    found = balanced_softmax(logits.to(kind), y, counts)
+    assert found.dtype == kind
+    torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=2e-2)

@@ -148,3 +148,14 @@ def test_narrow_numbers_are_widened_and_wide_ones_left() -> None:
     kinds = {torch.bfloat16: torch.float32, torch.float32: torch.float32,
              torch.float64: torch.float64}  # fmt: skip
     assert {kind: wide(torch.ones(1, dtype=kind)).dtype for kind in kinds} == kinds
+
+
+def test_images_of_another_shape_and_unknown_comparisons_are_refused() -> None:
+    logits = torch.zeros(2, 3, 4, 4)
+    for how in ("bce", "mse"):
+        with pytest.raises(
+            ValueError, match=r"are \[2, 3, 4, 4\] and the true ones \[2, 1, 4, 4\]"
+        ):
+            reconstruction(logits, torch.zeros(2, 1, 4, 4), how)
+    with pytest.raises(ConfigError, match="by bce or mse; got 'l1'"):
+        reconstruction(logits, logits, "l1")
