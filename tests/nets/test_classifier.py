@@ -186,7 +186,13 @@ def test_faulty_files_are_explained(tmp_path):
         json.dumps(good | {"format": 9}): "has format 9, and this version reads 1",
         json.dumps({"format": 1, "arch": "mlp-3"}): "does not say channels, size, n_classes",
         json.dumps(good | {"arch": "mlp-x"}): r"model\.json: there is no network 'mlp-x'",
-        json.dumps(good | {"channels": "3"}): r"model\.json: ",
+        json.dumps(
+            good | {"channels": "3"}
+        ): r"model\.json: channels must be a whole number; it .*'3'",
+        json.dumps(good | {"n_features": 4.5}): r"n_features must be a whole number; it says 4\.5",
+        json.dumps(good | {"arch": None}): r"model\.json: arch must be a name; it says None",
+        json.dumps(good | {"norm": ["half"]}): r"norm must be a name; it says \['half'\]",
+        json.dumps(good | {"size": 10**7}): r"model\.json: .*memory",
         json.dumps(good | {"n_classes": 3}): r"calls mlp-3x4, does not fit .*'head\.weight' is",
         json.dumps(good | {"arch": "mlp-4x4"}): r"'encoder\.layers\.4\.weight' is absent",
         json.dumps(good | {"arch": "mlp-2x4"}): r"'encoder\.layers\.2\.weight' is unknown",

@@ -55,7 +55,10 @@ def test_images_are_brought_to_one_range() -> None:
 
 
 @pytest.mark.parametrize(("given", "said"), [(None, "the range of the generator's images is not"),
-                                             ((1, 1), r"must be \(least, largest\)")])  # fmt: skip
+                                             ((1, 1), r"must be \(least, largest\)"),
+                                             ((0, math.inf), r"must be \(least, largest\)"),
+                                             ((0, 1, 2), r"\(least, largest\); got \(0, 1, 2\)"),
+                                             (255, r"\(least, largest\); got 255")])  # fmt: skip
 def test_a_range_must_be_declared(given, said) -> None:
     with pytest.raises(ConfigError, match=said):
         plain(lambda z: z, image_range=given)
@@ -89,6 +92,17 @@ def test_digest_tells_generators_apart() -> None:
     assert one.digest() != digest
 
 
+def test_digest_of_a_network_in_bfloat16() -> None:
+    net = nn.Linear(4, 4)
+    wide = PlainGenerator(net, dim=4, image_range=(-1, 1)).digest()
+    narrow = PlainGenerator(net.bfloat16(), dim=4, image_range=(-1, 1))
+    before = narrow.digest()
+    assert before != wide
+    with torch.no_grad():
+        net.weight[0, 0] += 1
+    assert narrow.digest() != before
+
+
 def test_generators_that_cannot_be_used() -> None:
     check_generator(plain(lambda z: z.tanh().view(-1, 1, 2, 2)))
     noisy = plain(lambda z: z.tanh().view(-1, 1, 2, 2) + 0.01 * torch.randn(len(z), 1, 2, 2))
@@ -102,6 +116,10 @@ def test_generators_that_cannot_be_used() -> None:
         check_generator(plain(lambda z: (z * math.nan).view(-1, 1, 2, 2)), 7)
     with pytest.raises(DataError, match=r"said to lie in \[-1, 1\], and run from"):
         check_generator(plain(lambda z: (100 * z).view(-1, 1, 2, 2)))
+    with pytest.raises(
+        DataError, match=r"said to lie in \[0, 255\], and run from 0\..* right image"
+    ):
+        check_generator(plain(lambda z: z.sigmoid().view(-1, 1, 2, 2), image_range=(0, 255)))
 
 
 # --- first linear maps --------------------------------------------------------------------------
@@ -203,6 +221,19 @@ def test_style_layers_may_be_chosen() -> None:
     torch.testing.assert_close(still[:, 1], 0.1 * w)
     change = (moved - still)[0, :, 0]
     torch.testing.assert_close(change, torch.tensor([0, 0.1, 0]))
+
+
+def test_style_layers_and_codes_that_there_are_not_are_refused() -> None:
+    with pytest.raises(ConfigError, match="moved names layer 3, and there are 3"):
+        style(moved=(0, 3))
+    style(moved=(-1,))
+    mapping, nets = nn.Linear(6, 4), {"image_range": (-1, 1), "n_latent": 6, "layers": 3}
+    with pytest.raises(ConfigError, match=r"must give codes \[n, 5\].* it gave \['n', 4\]"):
+        StyleGenerator(mapping, Synthesis(), dim=5, **nets)
+    wide = Function(lambda z: mapping(z)[:, None].expand(-1, 3, -1))  # as StyleGAN2-ADA gives them
+    for space in ("w", "z"):
+        with pytest.raises(ConfigError, match=r"one for all layers; it gave \['n', 3, 4\]"):
+            StyleGenerator(wide, Synthesis(), dim=4, space=space, **nets)
 
 
 def test_style_generator_in_z() -> None:

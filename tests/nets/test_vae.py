@@ -245,3 +245,21 @@ def test_a_failed_save_leaves_the_earlier_network(tmp_path, monkeypatch):
     back = load_vae(tmp_path)
     assert torch.equal(back.decoder.layers[0].weight, old.decoder.layers[0].weight)
     assert isinstance(back.signal.net.encoder, Latent)
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"takes images of 192 values; got \[3, 9, 9\]"):
+        small().encode(images(size=9))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("resnet", 28), ("conv64", 50)])
+def test_mixed_precision_on_a_cpu_shrinks_decoded_images(kind, size):
+    torch.manual_seed(0)
+    vae = build_vae(kind, 1, size, 2).eval()
+    z = torch.randn(2, vae.latent)
+    with torch.no_grad():
+        plain = vae.image(z, z)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = vae.image(z, z)
+    assert mixed.shape == (2, 1, size, size)
+    torch.testing.assert_close(mixed.float(), plain, atol=0.02, rtol=0)
