@@ -40,6 +40,7 @@ def test_balanced_softmax_value() -> None:
 
 def test_ldam_values() -> None:
     margins = ldam_margins(COUNTS)
+    assert margins.dtype == torch.float64
     assert margins.tolist() == pytest.approx([0.370743, 0.5], abs=1e-6)
     assert float(ldam(LOGITS, Y, margins)) == pytest.approx(30.000000, abs=1e-6)
 
