@@ -163,8 +163,8 @@ def check_generator(generator: Generator, seed: int = 0) -> None:
 
     Raises:
         DataError: two renderings of one code differ by more than 1e-5 of the image range, images
-            are not float [n, c, h, w], not finite, far outside the range declared, or within a
-            128th of it.
+            are not float [n, c, h, w], not finite, far outside the range declared, or within
+            a 128th of it.
     """
     u = generator.codes(4, seed, "check")
     try:
@@ -190,7 +190,7 @@ def check_generator(generator: Generator, seed: int = 0) -> None:
         )
     least, largest = float(first.min()), float(first.max())
     slack = (high - low) / 2  # style generators overshoot
-    flat = largest - least < (high - low) / 128  # two of 256 grey levels
+    flat = 0 < largest - least < (high - low) / 128  # two of 256 grey levels
     if least < low - slack or largest > high + slack or flat:
         raise DataError(
             f"images were said to lie in [{low:g}, {high:g}], and run from {least:.3g} to"
