@@ -120,6 +120,7 @@ def test_centred_features(tmp_path):
     alive = z.std(0) > 0.1  # a unit that is off for all images stays where it is
     torch.testing.assert_close(z.mean(0), torch.zeros(100), atol=1e-5, rtol=0)
     assert bool(alive.any())
+    assert not list(net.encoder.encoder.norm.parameters())  # the head scales, and nothing else
     torch.testing.assert_close(z.std(0, correction=0)[alive].mean().item(), 1.0, atol=0.05, rtol=0)
     save_classifier(net.eval(), tmp_path)
     assert torch.equal(load_classifier(tmp_path)(x), net(x))
