@@ -208,3 +208,11 @@ def test_weights_for_another_head_leave_it_alone(real_data):
     before = net.head.weight.clone()
     assert not load_cifar_resnet(net, real_data / "weights" / "cifar10_resnet20.pt")
     assert torch.equal(net.head.weight, before)
+
+
+def test_names_of_a_network_in_parallel_are_those_of_the_network(tmp_path):
+    source = CifarResNet(3, 20)
+    torch.save({f"module.{k}": v for k, v in source.state_dict().items()}, tmp_path / "a.pt")
+    net = CifarResNet(3, 20)
+    assert not load_cifar_resnet(net, tmp_path / "a.pt")
+    assert torch.equal(net.layer3[2].conv2.weight, source.layer3[2].conv2.weight)
