@@ -86,7 +86,13 @@ def test_digest_tells_generators_apart() -> None:
     one = PlainGenerator(net, dim=4, image_range=(0, 1), shape=(1, 2, 2))
     digest = one.digest()
     assert digest == one.digest()
-    assert PlainGenerator(net, dim=4, image_range=(-1, 1), shape=(1, 2, 2)).digest() != digest
+    others: list[dict[str, object]] = [
+        {"image_range": (-1, 1)}, {"shape": (4, 1, 1)}, {"shape": (1, 4, 1)}, {"as_map": True},
+        {"logits": True}, {"pixel_norm": True},
+    ]  # fmt: skip
+    for other in others:
+        settings = {"dim": 4, "image_range": (0, 1), "shape": (1, 2, 2)} | other
+        assert PlainGenerator(net, **settings).digest() != digest
     with torch.no_grad():
         net.weight[0, 0] += 1e-3
     assert one.digest() != digest
@@ -116,6 +122,11 @@ def test_generators_that_cannot_be_used() -> None:
         check_generator(plain(lambda z: (z * math.nan).view(-1, 1, 2, 2)), 7)
     with pytest.raises(DataError, match=r"said to lie in \[-1, 1\], and run from"):
         check_generator(plain(lambda z: (100 * z).view(-1, 1, 2, 2)))
+    check_generator(plain(lambda z: 1.9 * z.sign().view(-1, 1, 2, 2)))  # style generators overshoot
+    for side in (1, -1):
+        beyond = plain(lambda z, side=side: side * (z.sigmoid() + 1.5).view(-1, 1, 2, 2))
+        with pytest.raises(DataError, match=r"said to lie in \[-1, 1\], and run from"):
+            check_generator(beyond)
     with pytest.raises(
         DataError, match=r"said to lie in \[0, 255\], and run from 0\..* right image"
     ):
@@ -221,6 +232,10 @@ def test_style_layers_may_be_chosen() -> None:
     torch.testing.assert_close(still[:, 1], 0.1 * w)
     change = (moved - still)[0, :, 0]
     torch.testing.assert_close(change, torch.tensor([0, 0.1, 0]))
+    for scaled, expected in ((False, [0.1, 0.1, 0.1]), (True, [0.05, 0.1, 0.1])):
+        made = style(truncation=0.5, truncated=1, truncate_shift=scaled)
+        change = (made.render(w, shift) - made.render(w))[0, 0, :, 0]
+        torch.testing.assert_close(change, torch.tensor(expected))
 
 
 def test_style_layers_and_codes_that_there_are_not_are_refused() -> None:
@@ -241,6 +256,9 @@ def test_style_generator_in_z() -> None:
     assert (made.dim, made.space) == (6, "z")
     z = codes(3, 6)
     torch.testing.assert_close(made.render(made.to_space(z)), behind.render(behind.to_space(z)))
+    shift = codes(3, 6).flip(0)
+    torch.testing.assert_close(made.render(z, shift), made.render(z + shift))
+    assert not torch.allclose(made.render(z, shift), made.render(z))
     torch.testing.assert_close(made.first_linear_maps()[0], made.mapping[0].weight)
 
 
