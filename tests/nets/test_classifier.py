@@ -30,6 +30,13 @@ def test_pixels_are_normalised(norm):
     assert net.pixels(x).is_contiguous()
 
 
+@pytest.mark.parametrize("norm", ["unit", "half", "cifar"])
+def test_images_that_are_being_changed_are_normalised_alike(norm):
+    net = build("mlp-3", channels=3, size=4, n_classes=2, norm=norm)
+    x = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    torch.testing.assert_close(net.normalised(x / 255), net.pixels(x))
+
+
 def test_black_and_white_are_exactly_0_and_1():
     net = build("mlp-3", channels=1, size=2, n_classes=2)
     x = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)

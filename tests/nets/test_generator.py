@@ -340,6 +340,20 @@ def test_shapes_have_slopes_everywhere() -> None:
     assert bool(slope.isfinite().all())
 
 
+@pytest.mark.parametrize(("turn", "degrees"), [(0.5, 0), (0.75, 30), (0.25, -30), (1.0, 60)])
+def test_shapes_are_twice_as_long_as_wide_and_turned(turn: float, degrees: float) -> None:
+    made = ShapesGenerator(size=64)
+    image = made.paint(torch.tensor([[0.5, 0.5, 0.5, turn, 0.3, 0.0, 0.0]]))[0]
+    inside = (image - image[:, :1, :1]).abs().sum(0)
+    across, down = made.get_buffer("_grid")
+    xx, yy, xy = ((inside * part).sum() / inside.sum()
+                  for part in (across**2, down**2, across * down))  # fmt: skip
+    found = 0.5 * math.degrees(math.atan2(2 * xy, xx - yy))
+    assert found == pytest.approx(degrees, abs=1)
+    spread = ((xx - yy) ** 2 + 4 * xy**2).sqrt()
+    assert float(((xx + yy + spread) / (xx + yy - spread)).sqrt()) == pytest.approx(2, rel=0.1)
+
+
 def test_grid_of_shapes() -> None:
     made = ShapesGenerator()
     n = math.prod(SIZES)

@@ -44,6 +44,14 @@ def test_a_saved_model_says_its_own_architecture(net: Classifier, tmp_path: Path
         assert torch.equal(got.features(X), net.features(X))
 
 
+def test_a_saved_model_says_its_own_normalisation(tmp_path: Path) -> None:
+    net = build("conv3", channels=3, size=16, n_classes=5, norm="cifar")
+    save_classifier(net, tmp_path)
+    got = Pretrained(weights=str(tmp_path)).load(3, 16)
+    assert got.spec["norm"] == "cifar"
+    assert torch.equal(got.pixels(X), net.pixels(X))
+
+
 def test_normalisation_can_be_given(net: Classifier, tmp_path: Path) -> None:
     file = plain_file(net, tmp_path / "w.pt")
     got = Pretrained(weights=str(file), arch="conv3", norm="half").load(3, 16)
