@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from truecue.directions.search import (
 )
 from truecue.errors import ConfigError, DataError
 from truecue.nets.generator import as_uint8
-from truecue.nets.scorer import Scorer, load_scorer, save_scorer
+from truecue.nets.scorer import Reconstructor, Scorer, load_scorer, save_scorer
 
 POOL = torch.tensor([0.31, -0.2, 0.28, 0.9, 0.3])[:, None]
 
@@ -169,6 +170,30 @@ def test_scorers_and_their_files(arch, tmp_path: Path) -> None:
         x = torch.randn(4, 3, 13, 13)
         assert torch.equal(read(x), net(x))
         assert read.spec["extra"] == {"names": ["size"]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("shape", None), ("shape", [3, 8]), ("shape", [3, -8, 8]), ("shape", ["a", 8, 8]),
+     ("n_classes", -1)],
+)  # fmt: skip
+def test_a_damaged_card_of_a_scorer_is_explained(entry: str, value, tmp_path: Path) -> None:
+    save_scorer(Scorer("small", (3, 8, 8), 2), tmp_path)
+    card = tmp_path / "scorer.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {entry: value}))
+    with pytest.raises(DataError, match=r"scorer\.json does not describe a scorer \(shape"):
+        load_scorer(tmp_path)
+    card.write_text(json.dumps({k: v for k, v in json.loads(card.read_text()).items()
+                                if k != "shape"}))  # fmt: skip
+    with pytest.raises(DataError, match=r"does not describe a scorer \(shape None"):
+        load_scorer(tmp_path)
+
+
+def test_networks_that_there_are_not_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a scorer's network is resnet18 or small; got 'smal'"):
+        Scorer("smal", (3, 8, 8), 2)
+    with pytest.raises(ConfigError, match="network is resnet18 or lenet; got 'small'"):
+        Reconstructor("small", 3, 2)
 
 
 def test_real_images_are_scored_like_generated_ones() -> None:

@@ -321,3 +321,21 @@ def test_types_and_mixed_precision():
 def test_numbers_out_of_range(options, sentence):
     with pytest.raises(ConfigError, match=sentence):
         loss_of(A, **options)
+
+
+def test_a_form_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="no contrastive loss 'supcn'; there are supinfonce, "):
+        loss_of(A, "supcn")
+
+
+def test_similarities_of_short_vectors_are_those_of_long_ones():
+    torch.testing.assert_close(similarities(1e-6 * B.z), similarities(B.z))
+    assert similarities(torch.zeros(2, 3)).tolist() == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_narrow_similarities_are_widened(form):
+    s = similarities(random_toy().z).bfloat16()
+    narrow, wide = (contrastive(t, random_toy().y, form, eps=0.25) for t in (s, s.float()))
+    assert narrow.each.dtype == torch.float32
+    assert torch.equal(narrow.each, wide.each)

@@ -12,6 +12,7 @@ from toys import A, B, C, D, E, Toy, random_toy, toy, unit
 from truecue.errors import ConfigError
 from truecue.losses.contrastive import similarities
 from truecue.losses.fairkl import (
+    Moments,
     exact_moments,
     fairkl,
     fairkl_of_lists,
@@ -19,6 +20,7 @@ from truecue.losses.fairkl import (
     pair_weights,
     weighted_moments,
 )
+from truecue.losses.mmd import mmd
 
 VARIANTS = ("none", "end_linear", "means", "mean_std", "kl", "jeffreys", "mmd_rbf", "official")
 EVEN = ("means", "mean_std", "kl", "jeffreys", "mmd_rbf")
@@ -447,6 +449,9 @@ def test_one_pair_has_no_variance():
         ("kl", {"per_anchor": True}, "per_anchor is for the variant 'means'"),
         ("kl", {"var_floor": -1.0}, "var_floor must be at least 0; got -1"),
         ("mean_std", {"kappa": -1.0}, "kappa must be at least 0"),
+        ("mean_std", {"kappa": math.nan}, "kappa must be at least 0; got nan"),
+        ("kll", {}, "there is no variant 'kll'; there are none, end_linear"),
+        ("means", {"empty": "zeros"}, "empty must be one of skip, zero; got 'zeros'"),
     ],
 )
 def test_options_that_make_no_sense(variant, options, sentence):
@@ -480,3 +485,84 @@ def test_variances_keep_their_digits_in_float32(offset):
     of = random_toy(13)
     exact, single = (fairkl(t, of.y, of.b).moments.std for t in (s, s.float()))
     torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("bias", "found"),
+    [
+        (C.b.float(), r"float32 \[8\]"),  # would have been the chance of sharing a single value
+        (C.b[:, None], r"int64 \[8, 1\]"),
+        (C.b[:1], r"int64 \[1\]"),
+        (torch.rand(1, 2), r"float32 \[1, 2\]"),
+    ],
+)
+def test_other_biases_are_refused(bias, found):
+    with pytest.raises(ValueError, match=r"integers \[8\], or probabilities .*; got " + found):
+        fair(C._replace(b=bias))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "skipped", "fell_back"),
+    [(0.9, True, False), (1.0, False, True), (1.9, False, True), (2.0, False, False)],
+)
+def test_sets_by_the_sum_of_their_weights(pairs, skipped, fell_back):
+    many = torch.tensor([9.0, pairs, 9.0, 9.0])
+    var = torch.tensor([0.04, 0.01, 0.02, 0.02])
+    moments = Moments(2 * many, torch.tensor([0.9, 0.1, 0.4, 0.2]), var)
+    kl = 0.5 * (4 + 64 - math.log(4) - 1)
+    whole = {
+        "means": 0.64,
+        "mean_std": 0.64 + 0.1**2,
+        "kl": kl,
+        "jeffreys": kl + 0.5 * (0.25 + 16 + math.log(4) - 1),
+    }
+    for variant, value in whole.items():
+        found = from_moments(moments, variant, var_floor=0.0)
+        assert found.skipped.tolist() == [skipped, False]
+        assert found.fell_back.tolist() == [fell_back and variant != "means", False]
+        expected = 0.0 if skipped else 0.64 if fell_back else value
+        assert float(found.pos) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("empty", ["skip", "zero"])
+def test_anchors_one_by_one_equal_a_double_loop(empty):
+    of = toy([0, 20, 50, 100, 170, 250], [0, 0, 0, 1, 1, 2], [0, 0, 1, 0, 0, 0])
+    s, parts = similarities(of.z), []
+    for alike in (True, False):
+        gaps = []
+        for i in range(6):
+            sets = [[float(s[i, j]) for j in range(6) if j != i and (of.y[i] == of.y[j]) == alike
+                     and (of.b[i] == of.b[j]) == same] for same in (True, False)]  # fmt: skip
+            there = all(sets) if empty == "skip" else any(sets)
+            means = [mean(values) if values else 0.0 for values in sets]
+            gaps += [(means[0] - means[1]) ** 2] if there else []
+        parts.append(mean(gaps))
+    found = fairkl(s, of.y, of.b, "means", per_anchor=True, empty=empty)
+    assert (float(found.pos), float(found.neg)) == pytest.approx(parts, abs=1e-12)
+
+
+def test_a_set_of_less_than_a_pair_has_neither_mean_nor_variance():
+    q = torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2]], dtype=torch.float64)
+    y = torch.tensor([0, 0, 1])  # 0.68 of a positive pair, and 1.36 of negative ones, are aligned
+    s = similarities(unit([0, 40, 100]))
+    found = weighted_moments(s, pair_weights(y, q, torch.float64))
+    assert found.n.tolist() == pytest.approx([1.36, 0.64, 2.72, 1.28])
+    assert [found.mean[k].item() for k in (0, 1, 3)] == [0, 0, 0]
+    assert [found.var[k].item() for k in (0, 1, 3)] == [0, 0, 0]
+    assert found.mean[2].item() == pytest.approx((float(s[0, 2]) + float(s[1, 2])) / 2)
+    assert found.var[2].item() > 0
+    for variant in ("means", "kl", "mmd_rbf"):
+        assert fairkl(s, y, q, variant).skipped.tolist() == [True, True]
+
+
+def test_moments_that_are_told_carry_no_gradient():
+    found = fairkl(similarities(C.z).requires_grad_(), C.y, C.b)
+    assert found.loss.requires_grad
+    assert not any(field.requires_grad for field in found.moments)
+
+
+def test_discrepancy_of_long_lists_thins_weights_with_their_values():
+    rng = torch.Generator().manual_seed(0)
+    x, w = torch.rand(2, 3 * 512, generator=rng, dtype=torch.float64)
+    y, v = torch.rand(2, 40, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(mmd(x, y, w, v), mmd(x[::3], y, w[::3], v))

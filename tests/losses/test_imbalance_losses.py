@@ -40,6 +40,7 @@ def test_balanced_softmax_value() -> None:
 
 def test_ldam_values() -> None:
     margins = ldam_margins(COUNTS)
+    assert margins.dtype == torch.float64
     assert margins.tolist() == pytest.approx([0.370743, 0.5], abs=1e-6)
     assert float(ldam(LOGITS, Y, margins)) == pytest.approx(30.000000, abs=1e-6)
 
@@ -114,3 +115,16 @@ def test_settings_and_counts_out_of_range() -> None:
             focal(LOGITS, Y, gamma)
     with pytest.raises(DataError, match=r"at least 1 sample of each class; got \[3, 0, 5\]"):
         ldam_margins(torch.tensor([3, 0, 5]))
+    with pytest.raises(DataError, match="at least 1 sample of each class"):
+        ldam_margins(torch.tensor([3.0, math.nan]))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_counts_beyond_the_range_of_half_precision(kind: torch.dtype) -> None:
+    counts = torch.tensor([100_000, 70_000, 10])  # float16 ends at 65,504
+    logits = torch.tensor([[0.5, -1.0, 8.0], [0.0, 0.0, 9.0]])
+    y = torch.tensor([0, 2])
+    exact = balanced_softmax(logits.double(), y, counts)
+    found = balanced_softmax(logits.to(kind), y, counts)
+    assert found.dtype == kind
+    torch.testing.assert_close(found.double(), exact, rtol=2e-2, atol=2e-2)

@@ -108,9 +108,10 @@ def test_gradient_is_exact(shape: tuple[int, int]) -> None:
 def test_computed_in_float32_under_mixed_precision() -> None:
     z = features(32, 8).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = rank_penalty(z)
+        found, matrix = rank_penalty(z), correlations(z)
     assert found.dtype == torch.float32
     assert torch.equal(found, rank_penalty(z.float()))
+    assert torch.equal(matrix, correlations(z.float()))
 
 
 def test_a_reward_lowers_the_rank() -> None:

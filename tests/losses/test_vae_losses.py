@@ -92,6 +92,10 @@ def test_a_certain_classifier_leaves_no_weight_and_no_endless_slope() -> None:
     assert bool(slope.isfinite().all())
 
 
+def test_a_cross_entropy_that_rounds_below_0_is_that_of_a_certain_classifier() -> None:
+    assert [w.tolist() for w in easy_and_hard(torch.tensor([-1e-7]), 0.7)] == [[1], [0]]
+
+
 @pytest.mark.parametrize("q", [0.0, -0.5, 1.5])
 def test_q_out_of_range(q: float) -> None:
     with pytest.raises(ConfigError, match=r"q of the weights must lie in \(0, 1\]"):
@@ -142,9 +146,21 @@ def test_samples_have_the_mean_and_the_deviation() -> None:
     z = sampled(mean.expand(20_000, 3), logvar.expand(20_000, 3))
     torch.testing.assert_close(z.mean(0), mean, atol=0.03, rtol=0)
     torch.testing.assert_close(z.std(0), (logvar / 2).exp(), atol=0.02, rtol=0)
+    assert float(z[:, 2].std()) == pytest.approx(1e-8, rel=0.05)  # never a point, as in the code
 
 
 def test_narrow_numbers_are_widened_and_wide_ones_left() -> None:
     kinds = {torch.bfloat16: torch.float32, torch.float32: torch.float32,
              torch.float64: torch.float64}  # fmt: skip
     assert {kind: wide(torch.ones(1, dtype=kind)).dtype for kind in kinds} == kinds
+
+
+def test_images_of_another_shape_and_unknown_comparisons_are_refused() -> None:
+    logits = torch.zeros(2, 3, 4, 4)
+    for how in ("bce", "mse"):
+        with pytest.raises(
+            ValueError, match=r"are \[2, 3, 4, 4\] and the true ones \[2, 1, 4, 4\]"
+        ):
+            reconstruction(logits, torch.zeros(2, 1, 4, 4), how)
+    with pytest.raises(ConfigError, match="by bce or mse; got 'l1'"):
+        reconstruction(logits, logits, "l1")

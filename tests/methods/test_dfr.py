@@ -92,8 +92,18 @@ def test_strong_penalty_leaves_only_how_frequent_classes_are() -> None:
     assert int((weight != 0).sum()) == 0
     torch.testing.assert_close(bias.softmax(0), y.bincount() / 90.0, rtol=1e-2, atol=1e-2,
                                check_dtype=False)  # fmt: skip
-    with pytest.raises(ConfigError, match="above 0"):
-        sparse_logistic(x, y, 3, 0.0)
+    for c in (0.0, float("inf")):
+        with pytest.raises(ConfigError, match="above 0 and finite"):
+            sparse_logistic(x, y, 3, c)
+
+
+def test_features_that_are_not_finite_are_no_problem_to_be_solved() -> None:
+    x, y = problem(90, 5, 3)
+    x[7, 2] = torch.nan
+    with pytest.raises(DataError, match="some of their numbers are not finite"):
+        sparse_logistic(x, y, 3, 1.0)
+    with pytest.raises(DataError, match="there is no sample"):
+        sparse_logistic(x[:0], y[:0], 3, 1.0)
 
 
 # the method

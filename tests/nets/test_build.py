@@ -72,13 +72,55 @@ def test_features_on_the_unit_sphere(arch, tmp_path):
     assert torch.equal(same.features(x), net.features(x))
 
 
+@pytest.mark.parametrize("prefix", ["unit:", "centred:", "unit:centred:"])
+def test_features_of_a_wanted_length_are_scaled_last(prefix, tmp_path):
+    net = build(f"{prefix}mlp-3", channels=3, size=8, n_classes=2, n_features=6)
+    x = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
+    z = net.features(x)
+    assert z.shape == (64, 6)
+    assert net.spec["n_features"] == 6
+    if prefix.startswith("unit:"):
+        torch.testing.assert_close(z.norm(dim=1), torch.ones(64))
+    else:
+        torch.testing.assert_close(z.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    save_classifier(net.eval(), tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(x), net(x))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_projected_network_on_the_sphere_comes_back(centred, tmp_path):
+    plain = build("mlp-3", channels=3, size=8, n_classes=2, n_features=6)
+    net = on_sphere(plain, centred=centred).eval()
+    x = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    save_classifier(net, tmp_path)
+    assert torch.equal(load_classifier(tmp_path)(x), net(x))
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_features_on_the_sphere_have_the_type_of_the_network(kind):
+    net = build("unit:mlp-3", channels=3, size=8, n_classes=2).eval()
+    x = torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8)
+    expected, mixed = net(x), torch.autocast("cpu", dtype=torch.bfloat16)
+    with mixed:
+        assert net.features(x).dtype == torch.float32
+        torch.testing.assert_close(net.features(x).norm(dim=1), torch.ones(5))
+    found = net.to(kind)(x)
+    assert found.dtype == kind
+    torch.testing.assert_close(found.float(), expected, rtol=2e-2, atol=2e-2)
+    if kind == torch.float64:
+        one = torch.ones(5, dtype=kind)
+        torch.testing.assert_close(net.features(x).norm(dim=1), one, rtol=1e-12, atol=0)
+
+
 def test_centred_features(tmp_path):
+    torch.manual_seed(0)
     net = build("unit:centred:mlp-3", channels=3, size=8, n_classes=2)
     x = torch.randint(0, 256, (64, 3, 8, 8), dtype=torch.uint8)
     z = net.encoder.encoder(net.pixels(x))
     alive = z.std(0) > 0.1  # a unit that is off for all images stays where it is
     torch.testing.assert_close(z.mean(0), torch.zeros(100), atol=1e-5, rtol=0)
     assert bool(alive.any())
+    assert not list(net.encoder.encoder.norm.parameters())  # the head scales, and nothing else
     torch.testing.assert_close(z.std(0, correction=0)[alive].mean().item(), 1.0, atol=0.05, rtol=0)
     save_classifier(net.eval(), tmp_path)
     assert torch.equal(load_classifier(tmp_path)(x), net(x))

@@ -30,6 +30,13 @@ def test_pixels_are_normalised(norm):
     assert net.pixels(x).is_contiguous()
 
 
+@pytest.mark.parametrize("norm", ["unit", "half", "cifar"])
+def test_images_that_are_being_changed_are_normalised_alike(norm):
+    net = build("mlp-3", channels=3, size=4, n_classes=2, norm=norm)
+    x = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    torch.testing.assert_close(net.normalised(x / 255), net.pixels(x))
+
+
 def test_black_and_white_are_exactly_0_and_1():
     net = build("mlp-3", channels=1, size=2, n_classes=2)
     x = torch.tensor([[[[0, 255], [255, 0]]]], dtype=torch.uint8)
@@ -186,7 +193,13 @@ def test_faulty_files_are_explained(tmp_path):
         json.dumps(good | {"format": 9}): "has format 9, and this version reads 1",
         json.dumps({"format": 1, "arch": "mlp-3"}): "does not say channels, size, n_classes",
         json.dumps(good | {"arch": "mlp-x"}): r"model\.json: there is no network 'mlp-x'",
-        json.dumps(good | {"channels": "3"}): r"model\.json: ",
+        json.dumps(
+            good | {"channels": "3"}
+        ): r"model\.json: channels must be a whole number; it .*'3'",
+        json.dumps(good | {"n_features": 4.5}): r"n_features must be a whole number; it says 4\.5",
+        json.dumps(good | {"arch": None}): r"model\.json: arch must be a name; it says None",
+        json.dumps(good | {"norm": ["half"]}): r"norm must be a name; it says \['half'\]",
+        json.dumps(good | {"size": 10**7}): r"model\.json: .*memory",
         json.dumps(good | {"n_classes": 3}): r"calls mlp-3x4, does not fit .*'head\.weight' is",
         json.dumps(good | {"arch": "mlp-4x4"}): r"'encoder\.layers\.4\.weight' is absent",
         json.dumps(good | {"arch": "mlp-2x4"}): r"'encoder\.layers\.2\.weight' is unknown",

@@ -45,3 +45,9 @@ def test_other_precisions_are_left_to_torch():
     features.sum().backward()
     assert bool(net.conv4.weight.grad.isfinite().all())
     assert bool(net.conv4.weight.grad.any())
+
+
+def test_no_images_have_no_features():
+    conv = nn.Conv2d(2, 3, 7, padding=3)
+    assert wide(conv, torch.zeros(0, 2, 8, 8)).shape == (0, 3, 8, 8)
+    assert SimpleConv(3).eval()(torch.zeros(0, 3, 9, 9)).shape == (0, 128)

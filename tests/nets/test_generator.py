@@ -55,7 +55,10 @@ def test_images_are_brought_to_one_range() -> None:
 
 
 @pytest.mark.parametrize(("given", "said"), [(None, "the range of the generator's images is not"),
-                                             ((1, 1), r"must be \(least, largest\)")])  # fmt: skip
+                                             ((1, 1), r"must be \(least, largest\)"),
+                                             ((0, math.inf), r"must be \(least, largest\)"),
+                                             ((0, 1, 2), r"\(least, largest\); got \(0, 1, 2\)"),
+                                             (255, r"\(least, largest\); got 255")])  # fmt: skip
 def test_a_range_must_be_declared(given, said) -> None:
     with pytest.raises(ConfigError, match=said):
         plain(lambda z: z, image_range=given)
@@ -83,10 +86,27 @@ def test_digest_tells_generators_apart() -> None:
     one = PlainGenerator(net, dim=4, image_range=(0, 1), shape=(1, 2, 2))
     digest = one.digest()
     assert digest == one.digest()
-    assert PlainGenerator(net, dim=4, image_range=(-1, 1), shape=(1, 2, 2)).digest() != digest
+    others: list[dict[str, object]] = [
+        {"image_range": (-1, 1)}, {"shape": (4, 1, 1)}, {"shape": (1, 4, 1)}, {"as_map": True},
+        {"logits": True}, {"pixel_norm": True},
+    ]  # fmt: skip
+    for other in others:
+        settings = {"dim": 4, "image_range": (0, 1), "shape": (1, 2, 2)} | other
+        assert PlainGenerator(net, **settings).digest() != digest
     with torch.no_grad():
         net.weight[0, 0] += 1e-3
     assert one.digest() != digest
+
+
+def test_digest_of_a_network_in_bfloat16() -> None:
+    net = nn.Linear(4, 4)
+    wide = PlainGenerator(net, dim=4, image_range=(-1, 1)).digest()
+    narrow = PlainGenerator(net.bfloat16(), dim=4, image_range=(-1, 1))
+    before = narrow.digest()
+    assert before != wide
+    with torch.no_grad():
+        net.weight[0, 0] += 1
+    assert narrow.digest() != before
 
 
 def test_generators_that_cannot_be_used() -> None:
@@ -102,6 +122,15 @@ def test_generators_that_cannot_be_used() -> None:
         check_generator(plain(lambda z: (z * math.nan).view(-1, 1, 2, 2)), 7)
     with pytest.raises(DataError, match=r"said to lie in \[-1, 1\], and run from"):
         check_generator(plain(lambda z: (100 * z).view(-1, 1, 2, 2)))
+    check_generator(plain(lambda z: 1.9 * z.sign().view(-1, 1, 2, 2)))  # style generators overshoot
+    for side in (1, -1):
+        beyond = plain(lambda z, side=side: side * (z.sigmoid() + 1.5).view(-1, 1, 2, 2))
+        with pytest.raises(DataError, match=r"said to lie in \[-1, 1\], and run from"):
+            check_generator(beyond)
+    with pytest.raises(
+        DataError, match=r"said to lie in \[0, 255\], and run from 0\..* right image"
+    ):
+        check_generator(plain(lambda z: z.sigmoid().view(-1, 1, 2, 2), image_range=(0, 255)))
 
 
 # --- first linear maps --------------------------------------------------------------------------
@@ -203,6 +232,23 @@ def test_style_layers_may_be_chosen() -> None:
     torch.testing.assert_close(still[:, 1], 0.1 * w)
     change = (moved - still)[0, :, 0]
     torch.testing.assert_close(change, torch.tensor([0, 0.1, 0]))
+    for scaled, expected in ((False, [0.1, 0.1, 0.1]), (True, [0.05, 0.1, 0.1])):
+        made = style(truncation=0.5, truncated=1, truncate_shift=scaled)
+        change = (made.render(w, shift) - made.render(w))[0, 0, :, 0]
+        torch.testing.assert_close(change, torch.tensor(expected))
+
+
+def test_style_layers_and_codes_that_there_are_not_are_refused() -> None:
+    with pytest.raises(ConfigError, match="moved names layer 3, and there are 3"):
+        style(moved=(0, 3))
+    style(moved=(-1,))
+    mapping, nets = nn.Linear(6, 4), {"image_range": (-1, 1), "n_latent": 6, "layers": 3}
+    with pytest.raises(ConfigError, match=r"must give codes \[n, 5\].* it gave \['n', 4\]"):
+        StyleGenerator(mapping, Synthesis(), dim=5, **nets)
+    wide = Function(lambda z: mapping(z)[:, None].expand(-1, 3, -1))  # as StyleGAN2-ADA gives them
+    for space in ("w", "z"):
+        with pytest.raises(ConfigError, match=r"one for all layers; it gave \['n', 3, 4\]"):
+            StyleGenerator(wide, Synthesis(), dim=4, space=space, **nets)
 
 
 def test_style_generator_in_z() -> None:
@@ -210,6 +256,9 @@ def test_style_generator_in_z() -> None:
     assert (made.dim, made.space) == (6, "z")
     z = codes(3, 6)
     torch.testing.assert_close(made.render(made.to_space(z)), behind.render(behind.to_space(z)))
+    shift = codes(3, 6).flip(0)
+    torch.testing.assert_close(made.render(z, shift), made.render(z + shift))
+    assert not torch.allclose(made.render(z, shift), made.render(z))
     torch.testing.assert_close(made.first_linear_maps()[0], made.mapping[0].weight)
 
 
@@ -289,6 +338,20 @@ def test_shapes_have_slopes_everywhere() -> None:
     u = torch.zeros(1, 10).requires_grad_()
     (slope,) = torch.autograd.grad(made(u).square().sum(), u)
     assert bool(slope.isfinite().all())
+
+
+@pytest.mark.parametrize(("turn", "degrees"), [(0.5, 0), (0.75, 30), (0.25, -30), (1.0, 60)])
+def test_shapes_are_twice_as_long_as_wide_and_turned(turn: float, degrees: float) -> None:
+    made = ShapesGenerator(size=64)
+    image = made.paint(torch.tensor([[0.5, 0.5, 0.5, turn, 0.3, 0.0, 0.0]]))[0]
+    inside = (image - image[:, :1, :1]).abs().sum(0)
+    across, down = made.get_buffer("_grid")
+    xx, yy, xy = ((inside * part).sum() / inside.sum()
+                  for part in (across**2, down**2, across * down))  # fmt: skip
+    found = 0.5 * math.degrees(math.atan2(2 * xy, xx - yy))
+    assert found == pytest.approx(degrees, abs=1)
+    spread = ((xx - yy) ** 2 + 4 * xy**2).sqrt()
+    assert float(((xx + yy + spread) / (xx + yy - spread)).sqrt()) == pytest.approx(2, rel=0.1)
 
 
 def test_grid_of_shapes() -> None:

@@ -44,6 +44,14 @@ def test_a_saved_model_says_its_own_architecture(net: Classifier, tmp_path: Path
         assert torch.equal(got.features(X), net.features(X))
 
 
+def test_a_saved_model_says_its_own_normalisation(tmp_path: Path) -> None:
+    net = build("conv3", channels=3, size=16, n_classes=5, norm="cifar")
+    save_classifier(net, tmp_path)
+    got = Pretrained(weights=str(tmp_path)).load(3, 16)
+    assert got.spec["norm"] == "cifar"
+    assert torch.equal(got.pixels(X), net.pixels(X))
+
+
 def test_normalisation_can_be_given(net: Classifier, tmp_path: Path) -> None:
     file = plain_file(net, tmp_path / "w.pt")
     got = Pretrained(weights=str(file), arch="conv3", norm="half").load(3, 16)
@@ -119,3 +127,18 @@ def test_joined_network_takes_images_and_can_be_saved(net: Classifier, tmp_path:
 def test_last_layer_takes_features_only() -> None:
     with pytest.raises(ValueError, match="expected float features"):
         LastLayer(64, 7)(X)
+
+
+@pytest.mark.parametrize("arch", ["conv3", "unit:conv3"])
+def test_a_saved_model_with_a_projection_comes_with_it(arch: str, tmp_path: Path) -> None:
+    net = build(arch, channels=3, size=16, n_classes=5, n_features=7).eval()
+    save_classifier(net, tmp_path)
+    got = Pretrained(weights=str(tmp_path)).load(3, 16)
+    assert got.n_features == 7
+    assert torch.equal(got.features(X), net.features(X))
+
+
+def test_tensors_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(2)}, tmp_path / "w.pt")
+    with pytest.raises(DataError, match="must hold a dictionary of tensors by name"):
+        Pretrained(weights=str(tmp_path / "w.pt"), arch="conv3").load(3, 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from truecue.errors import DataError
@@ -90,3 +91,60 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
     with pytest.raises(DataError, match="cannot be read as"):
         load_torchvision(ResNet(3, 18), tmp_path / "a.pth")
     assert not (tmp_path / "sprung").exists()
+
+
+def _by_hand(state: dict[str, torch.Tensor], x: torch.Tensor, depth: int) -> torch.Tensor:
+    """The last maps, by table 1 of He et al. and torchvision's place of the stride."""
+
+    def unit(x, conv: str, norm: str, stride: int = 1) -> torch.Tensor:
+        weight = state[f"{conv}.weight"]
+        y = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+        mean, var, gain, offset = (
+            state[f"{norm}.{name}"][:, None, None]
+            for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (y - mean) / (var + 1e-5).sqrt() * gain + offset
+
+    x = unit(x, "conv1", "bn1", 2).relu()
+    x = F.pad(x, (1, 1, 1, 1), value=-torch.inf).unfold(2, 3, 2).unfold(3, 3, 2).amax((4, 5))
+    for stage, blocks in enumerate({18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}[depth], 1):
+        for block in range(blocks):
+            home = f"layer{stage}.{block}"
+            stride = 2 if stage > 1 and block == 0 else 1
+            if depth == 18:
+                y = unit(x, f"{home}.conv1", f"{home}.bn1", stride).relu()
+                y = unit(y, f"{home}.conv2", f"{home}.bn2")
+            else:
+                y = unit(x, f"{home}.conv1", f"{home}.bn1").relu()
+                y = unit(y, f"{home}.conv2", f"{home}.bn2", stride).relu()
+                y = unit(y, f"{home}.conv3", f"{home}.bn3")
+            short = f"{home}.downsample"
+            if f"{short}.0.weight" in state:
+                x = unit(x, f"{short}.0", f"{short}.1", stride)
+            x = (x + y).relu()
+    return x
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@torch.no_grad()
+def test_maps_are_those_of_the_published_network(depth):
+    torch.manual_seed(0)
+    net = ResNet(3, depth)
+    x = torch.randn(2, 3, 70, 45)
+    net(x)  # statistics that are not those of a new network
+    expected = _by_hand(net.state_dict(), x, depth)
+    found = net.eval().maps(x)
+    assert found.shape == expected.shape == (2, net.n_features, 3, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_initial_weights_are_torchvisions(depth):
+    torch.manual_seed(0)
+    net = ResNet(3, depth)
+    for conv in (net.conv1, net.layer3[0].conv2, net.layer4[1].conv1):
+        fan_out = conv.out_channels * conv.kernel_size[0] ** 2
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+    for norm in (net.bn1, net.layer4[1].bn1):
+        assert bool((norm.weight == 1).all())
+        assert bool((norm.bias == 0).all())

@@ -15,7 +15,7 @@ from torch import nn
 from truecue.errors import ConfigError, DataError
 from truecue.nets.build import build
 from truecue.nets.resnet import load_cifar_resnet
-from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, SimpleConv
+from truecue.nets.small import CNN3, CNN4, MLP, CifarResNet, Conv3, SimpleConv, Unit
 
 
 def count(module: nn.Module) -> int:
@@ -53,6 +53,39 @@ def test_conv_has_the_size_of_the_code():
             assert net.features(torch.zeros(2, 3, size, size, dtype=torch.uint8)).shape == (2, 256)
     with pytest.raises(ConfigError, match="at least 8 pixels"):
         build("conv", channels=3, size=7, n_classes=10)
+
+
+def test_leaky_units_have_the_slope_that_is_said():
+    torch.manual_seed(0)
+    net = build("mlp-2x3-leaky", channels=1, size=2, n_classes=2)
+    x = torch.randn(5, 1, 2, 2)
+    before = x.flatten(1) @ net.encoder.layers[0].weight.T + net.encoder.layers[0].bias
+    assert bool((before < 0).any())
+    torch.testing.assert_close(net.encoder(x), torch.where(before > 0, before, 0.1 * before))
+
+
+def test_conv3_takes_maxima_before_it_normalises():
+    torch.manual_seed(0)
+    net = Conv3(3).train()
+    x = torch.randn(4, 3, 12, 9)
+    maps = net.maps(x)
+    y = x
+    for conv, norm, pooled in ((net.conv1, net.bn1, True), (net.conv2, net.bn2, True),
+                               (net.conv3, net.bn3, False)):  # fmt: skip
+        y = conv(y)
+        if pooled:
+            height, width = (side // 2 for side in y.shape[2:])
+            y = y[:, :, : 2 * height, : 2 * width].unflatten(3, (width, 2)).amax(4)
+            y = y.unflatten(2, (height, 2)).amax(3)
+        y = norm(y).relu()
+    torch.testing.assert_close(maps, y, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net(x), y.mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_short_features_get_length_1_and_none_stay_none():
+    z = torch.tensor([[3e-6, 4e-6], [0, 0]])
+    found = Unit(nn.Flatten(), 2)(z[:, :, None, None])
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [0, 0]]))
 
 
 def test_mlp_is_linear_layers_with_relu():
@@ -175,3 +208,11 @@ def test_weights_for_another_head_leave_it_alone(real_data):
     before = net.head.weight.clone()
     assert not load_cifar_resnet(net, real_data / "weights" / "cifar10_resnet20.pt")
     assert torch.equal(net.head.weight, before)
+
+
+def test_names_of_a_network_in_parallel_are_those_of_the_network(tmp_path):
+    source = CifarResNet(3, 20)
+    torch.save({f"module.{k}": v for k, v in source.state_dict().items()}, tmp_path / "a.pt")
+    net = CifarResNet(3, 20)
+    assert not load_cifar_resnet(net, tmp_path / "a.pt")
+    assert torch.equal(net.layer3[2].conv2.weight, source.layer3[2].conv2.weight)

@@ -12,7 +12,8 @@ from torch import nn
 from truecue.errors import ConfigError, DataError, StorageError
 from truecue.nets.build import build
 from truecue.nets.classifier import load_classifier, save_classifier
-from truecue.nets.latent import Latent, resized
+from truecue.nets.decode import DecoderConv, DecoderMLP, DecoderResNet
+from truecue.nets.latent import Latent, conv_side, conv_widths, resized
 from truecue.nets.vae import PairedVAE, build_vae, default_vae, load_vae, save_vae
 
 
@@ -131,6 +132,51 @@ def test_the_decoder_sees_negative_latents_and_the_signal_first():
     assert torch.equal(vae.logits_s(z_s), vae.logits_s(z_s.relu()))
 
 
+def test_the_decoder_of_the_mlp_by_hand():
+    torch.manual_seed(0)
+    net, z = DecoderMLP(6, 3, 4), torch.randn(5, 6)
+    first, second, last = (m for m in net.layers if isinstance(m, nn.Linear))
+    assert (first.out_features, second.out_features) == (512, 1024)
+    expected = last(second(first(z).clamp(min=0)).clamp(min=0)).view(5, 3, 4, 4)
+    assert torch.equal(net(z), expected)
+
+
+def twice(x):
+    return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@torch.no_grad()
+def test_the_decoder_of_the_resnet_by_hand():
+    torch.manual_seed(0)
+    net, z = DecoderResNet(64, 3, 32), torch.randn(6, 64)
+    net(z)  # statistics that are not those of a new network
+    net.eval()
+    x = z[:, :, None, None]
+    for k, block in enumerate(net.blocks):
+        grows = k % 2 == 1
+        h = block.bn1(block.conv1(x)).relu()
+        if grows:
+            conv, norm = block.short
+            h, x = twice(h), norm(conv(twice(x)))
+        x = (block.bn2(block.conv2(h)) + x).relu()
+    torch.testing.assert_close(net(z), net.out(twice(x)), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_decoder_of_large_images_by_hand():
+    torch.manual_seed(0)
+    net, z = DecoderConv(10, 3, 64), torch.randn(4, 10)
+    net(z)
+    net.eval()
+    x = net.first(z).view(4, 256, 4, 4).relu()
+    convs = [m for m in net.layers if isinstance(m, nn.Conv2d)]
+    norms = [m for m in net.layers if isinstance(m, nn.BatchNorm2d)]
+    assert [conv.out_channels for conv in convs] == [128, 64, 32]
+    for conv, norm in zip(convs, norms, strict=True):
+        x = norm(conv(twice(x))).relu()
+    torch.testing.assert_close(net(z), net.out(twice(x)), rtol=1e-4, atol=1e-5)
+
+
 def test_log_variances_are_cut_off():
     vae, x = small(), images(size=8)
     with torch.no_grad():
@@ -245,3 +291,26 @@ def test_a_failed_save_leaves_the_earlier_network(tmp_path, monkeypatch):
     back = load_vae(tmp_path)
     assert torch.equal(back.decoder.layers[0].weight, old.decoder.layers[0].weight)
     assert isinstance(back.signal.net.encoder, Latent)
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"takes images of 192 values; got \[3, 9, 9\]"):
+        small().encode(images(size=9))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("resnet", 28), ("conv64", 50)])
+def test_mixed_precision_on_a_cpu_shrinks_decoded_images(kind, size):
+    torch.manual_seed(0)
+    vae = build_vae(kind, 1, size, 2).eval()
+    z = torch.randn(2, vae.latent)
+    with torch.no_grad():
+        plain = vae.image(z, z)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = vae.image(z, z)
+    assert mixed.shape == (2, 1, size, size)
+    torch.testing.assert_close(mixed.float(), plain, atol=0.02, rtol=0)
+
+
+def test_convolutions_work_on_64_pixels_up_to_96():
+    assert [conv_side(size) for size in (48, 96, 97, 224)] == [64, 64, 128, 128]
+    assert [len(conv_widths(size)) for size in (96, 97)] == [4, 5]

@@ -7,7 +7,7 @@ cosine similarities alone; `similarities` makes them, once for several losses.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -84,11 +84,11 @@ def contrastive(
         The loss, its parts and a count.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: a number is out of range, or there is no such form.
 
     Source: sections 3.1 and 3.2; the released code takes the mean over positives.
     """
-    _check(eps, tau, base_temperature)
+    _check(form, eps, tau, base_temperature)
     logits = wide(s) / tau
     same = y[:, None] == y
     positive = same & ~torch.eye(len(y), dtype=torch.bool, device=y.device)
@@ -142,7 +142,10 @@ def _log_sum(logits: Tensor, mask: Tensor) -> Tensor:
     return logits.masked_fill(~mask, -math.inf).logsumexp(1)
 
 
-def _check(eps: float, tau: float, base_temperature: float | None) -> None:
+def _check(form: Form, eps: float, tau: float, base_temperature: float | None) -> None:
+    known = get_args(Form)
+    if form not in known:
+        raise ConfigError(f"there is no contrastive loss '{form}'; there are {', '.join(known)}")
     if not 0 <= eps < math.inf:
         raise ConfigError(f"the margin eps of a contrastive loss must be at least 0; got {eps}")
     if not tau > 0:

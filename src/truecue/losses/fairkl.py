@@ -8,7 +8,7 @@ the usual one of its class, which is another notion.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -111,9 +111,11 @@ def fairkl(
         Never NaN. With fewer than two pairs in a set `mean_std`, `kl` and `jeffreys` compare means.
 
     Raises:
-        ConfigError: a number is out of range, or two options do not go together.
+        ConfigError: a number is out of range, there is no such variant, or two options do not go
+            together.
+        ValueError: `bias` is not one of the two.
     """
-    _check(variant, var_floor, kappa, per_anchor)
+    _check(variant, var_floor, kappa, per_anchor, empty)
     s = wide(s)
     weights = pair_weights(y, bias, s.dtype)
     moments = weighted_moments(s, weights)
@@ -141,10 +143,10 @@ def from_moments(
     """The regulariser of four sets' moments [4]; see `fairkl`.
 
     Raises:
-        ConfigError: `official` or `mmd_rbf`, which need the similarities; or a number is out of
-            range.
+        ConfigError: `official` or `mmd_rbf`, which need the similarities; there is no such variant;
+            or a number is out of range.
     """
-    _check(variant, var_floor, kappa, per_anchor=False)
+    _check(variant, var_floor, kappa, False, empty)
     if variant in FROM_PAIRS:
         raise ConfigError(f"variant '{variant}' is computed from similarities, not from moments")
     there, enough = moments.n >= 2, moments.n >= 4  # ordered pairs: each is there twice
@@ -198,7 +200,16 @@ def pair_weights(y: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32) ->
         y: int64 [n].
         bias: int64 [n], -1 where not known, or float [n, k], probabilities.
         dtype: of the result.
+
+    Raises:
+        ValueError: `bias` is neither.
     """
+    if bias.dim() != (2 if bias.is_floating_point() else 1) or len(bias) != len(y):
+        kind = str(bias.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"bias must be integers [{len(y)}], or probabilities [{len(y)}, values]; got {kind}"
+            f" {list(bias.shape)}"
+        )
     off = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
     positive = y[:, None] == y
     if not bias.is_floating_point():
@@ -406,7 +417,14 @@ def _outcome(
     return Fairness(pos + neg, pos, neg, plain, skipped, fell_back)
 
 
-def _check(variant: Variant, var_floor: float, kappa: float, per_anchor: bool) -> None:
+def _check(
+    variant: Variant, var_floor: float, kappa: float, per_anchor: bool, empty: Empty
+) -> None:
+    variants, ways = get_args(Variant), get_args(Empty)
+    if variant not in variants:
+        raise ConfigError(f"there is no variant '{variant}'; there are {', '.join(variants)}")
+    if empty not in ways:
+        raise ConfigError(f"empty must be one of {', '.join(ways)}; got '{empty}'")
     if per_anchor and variant != "means":
         raise ConfigError(
             f"per_anchor is for the variant 'means'; '{variant}' needs two pairs of each of the"

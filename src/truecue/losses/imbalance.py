@@ -50,7 +50,8 @@ def balanced_softmax(logits: Tensor, y: Tensor, counts: Tensor) -> Tensor:
 
     Source: Ren et al. 2020.
     """
-    return ce(logits + counts.to(logits).log(), y)
+    # float16 ends at 65,504 samples: the logarithm comes before the type
+    return ce(logits + counts.double().log().to(logits), y)
 
 
 def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
@@ -63,7 +64,7 @@ def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:
     Raises:
         DataError: a class has no sample.
     """
-    if bool((counts < 1).any()):
+    if not bool((counts >= 1).all()):
         raise DataError(f"a margin needs at least 1 sample of each class; got {counts.tolist()}")
     margins = counts.double() ** -0.25
     return margins * (largest / margins.max())

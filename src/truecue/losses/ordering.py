@@ -47,7 +47,10 @@ def scale_ranking(s1: Tensor, s2: Tensor, y: Tensor) -> Tensor:
 
 
 def ranked_right(s1: Tensor, s2: Tensor, y: Tensor) -> Tensor:
-    """Whether the image that was moved further has the larger score: bool [b, k]."""
+    """Whether the image that was moved further has the larger score: bool [b, k].
+
+    Equal scores are right where the first image was not moved further: half of the time by chance.
+    """
     return (s1 > s2) == (y > 0.5)
 
 

@@ -35,8 +35,9 @@ def correlations(features: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         [d, d], in [-1, 1]; the row of a feature that never changes is 0.
     """
-    x = standardised(features, eps)
-    return x.T @ x / max(len(x), 1)
+    with torch.autocast(features.device.type, enabled=False):
+        x = standardised(features, eps)
+        return x.T @ x / max(len(x), 1)
 
 
 def rank_penalty(features: Tensor, eps: float = EPS) -> Tensor:

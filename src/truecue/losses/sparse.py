@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from truecue.errors import ConfigError
+from truecue.errors import ConfigError, DataError
 
 
 def l1(weight: Tensor) -> Tensor:
@@ -35,14 +37,18 @@ def sparse_logistic(
         Weights [classes, d] and offsets [classes], of x's type.
 
     Raises:
-        ConfigError: c is not above 0.
+        ConfigError: c is not above 0, or not finite.
+        DataError: there is no sample, or a number in x is not finite.
 
     Source: accelerated proximal gradients (Beck & Teboulle 2009) with restarts (O'Donoghue & Candès
     2015), on a working set of features that grows until the conditions hold for all of them.
     """
-    if not c > 0:
-        raise ConfigError(f"the weight of the data must be above 0; got {c}")
+    if not 0 < c < math.inf:
+        raise ConfigError(f"the weight of the data must be above 0 and finite; got {c}")
     n, d = x.shape
+    if n == 0 or not bool(x.isfinite().all()):
+        what = "there is no sample" if n == 0 else "some of their numbers are not finite"
+        raise DataError(f"no regression can be fitted to the features: {what}")
     ones = torch.cat([x, x.new_ones(n, 1)], 1)  # the last column makes the offsets
     target = F.one_hot(y, classes).to(x.dtype)
     w = x.new_zeros(classes, d + 1)

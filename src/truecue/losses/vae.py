@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -37,7 +37,17 @@ def reconstruction(logits: Tensor, images: Tensor, how: ReconName) -> Tensor:
 
     Returns:
         [n], at least 0.
+
+    Raises:
+        ConfigError: there is no such comparison.
+        ValueError: the shapes differ.
     """
+    if how not in get_args(ReconName):
+        raise ConfigError(f"images are compared by {' or '.join(get_args(ReconName))}; got '{how}'")
+    if logits.shape != images.shape:
+        raise ValueError(
+            f"decoded images are {list(logits.shape)} and the true ones {list(images.shape)}"
+        )
     if how == "bce":
         each = F.binary_cross_entropy_with_logits(logits, images, reduction="none")
     else:

@@ -101,6 +101,9 @@ class StyleGenerator(Generator):
         styles: names of the synthesis' layers from w to styles, for SeFa; left out: all whose name
             ends in `affine`, `modulation` or `style_mod.lin`.
         seed: of the codes that the centre is the mean of.
+
+    Raises:
+        ConfigError: layers are named that are not there, or the mapping gives other codes.
     """
 
     centre: Tensor
@@ -132,10 +135,19 @@ class StyleGenerator(Generator):
         self.moved = None if moved is None else tuple(moved)
         self.truncation, self.truncated, self.truncate_shift = truncation, truncated, truncate_shift
         self.options, self.styles, self.seed = dict(options or {}), tuple(styles), seed
+        wrong = [i for i in self.moved or () if not -(layers or 0) <= i < (layers or 0)]
+        if wrong:
+            raise ConfigError(f"moved names layer {wrong[0]}, and there are {layers}")
         self._freeze()
         rng = torch.Generator().manual_seed(derive(seed, "centre of truncation"))
         with torch.no_grad():
             mapped = mapping(torch.randn(CENTRE, latent, generator=rng).to(self.device))
+        if mapped.dim() != 2 or (space == "w" and mapped.shape[1] != dim):
+            wanted = dim if space == "w" else "d"
+            raise ConfigError(
+                f"the mapping must give codes [n, {wanted}], one for all layers; it gave"
+                f" {['n', *mapped.shape[1:]]}"
+            )
         # no part of the digest: it follows from weights and seed, but for its last bits
         self.register_buffer("centre", mapped.mean(0), persistent=False)
 

@@ -132,7 +132,7 @@ def build(
         size: of the images' sides, in pixels.
         n_classes: number of logits.
         n_features: length of the features; where the encoder's differ, a linear layer without
-            ReLU follows it. Left out: the encoder's own.
+            ReLU follows it, before `unit:` and `centred:` scale them. Left out: the encoder's own.
         norm: how pixels are normalised. Left out: as the network's paper or published weights
             want it, and "half" where that is for three channels and the images have others.
 
@@ -142,11 +142,9 @@ def build(
     """
     for name, value in (("channels", channels), ("size", size), ("n_classes", n_classes)):
         _check_positive(name, value)
-    encoder, own, usual = _encoder(arch, channels, size)
-    if n_features is not None and n_features != own:
+    if n_features is not None:
         _check_positive("n_features", n_features)
-        encoder = Projected(encoder, own, n_features)
-        own = n_features
+    encoder, own, usual = _encoder(arch, channels, size, n_features)
     if norm is None:
         norm = "half" if usual in _RGB and channels != 3 else usual
     mean, std = _statistics(norm, channels)
@@ -209,18 +207,27 @@ def pair_for(size: int) -> tuple[str, str, str, int]:
     return "resnet18", "cnn4", "resnet18", 512
 
 
-def _encoder(arch: str, channels: int, size: int) -> tuple[nn.Module, int, NormName]:
+def _encoder(
+    arch: str, channels: int, size: int, n_features: int | None = None
+) -> tuple[nn.Module, int, NormName]:
     """A network's encoder, the length of its features, and its usual normalisation."""
+    if arch.startswith("unit:"):
+        inner, length, norm = _encoder(arch.removeprefix("unit:"), channels, size, n_features)
+        return Unit(inner, length), length, norm
+    if arch.startswith("centred:"):
+        inner, length, norm = _encoder(arch.removeprefix("centred:"), channels, size, n_features)
+        return Centred(inner, length), length, norm
+    encoder, own, norm = _unscaled(arch, channels, size)
+    if n_features is None or n_features == own:
+        return encoder, own, norm
+    return Projected(encoder, own, n_features), n_features, norm
+
+
+def _unscaled(arch: str, channels: int, size: int) -> tuple[nn.Module, int, NormName]:
     if arch.startswith("pair:"):
         first, length, norm = _encoder(arch.removeprefix("pair:"), channels, size)
         second, _, _ = _encoder(arch.removeprefix("pair:"), channels, size)
         return Pair(first, second, 2 * length), 2 * length, norm
-    if arch.startswith("unit:"):
-        inner, length, norm = _encoder(arch.removeprefix("unit:"), channels, size)
-        return Unit(inner, length), length, norm
-    if arch.startswith("centred:"):
-        inner, length, norm = _encoder(arch.removeprefix("centred:"), channels, size)
-        return Centred(inner, length), length, norm
     ours = _OURS.get(arch)
     if ours is None and arch.startswith("mlp"):
         ours = _any_mlp(arch)

@@ -171,7 +171,7 @@ def load_classifier(path: Path) -> Classifier:
     try:
         with torch.random.fork_rng(devices=[]):
             net = build(**built_from(spec))
-    except (ConfigError, TypeError) as error:
+    except (ConfigError, TypeError, RuntimeError) as error:  # the last for lack of memory
         raise DataError(f"{card}: {error}") from None
     if "corrections" in spec:
         n = spec["corrections"]
@@ -212,6 +212,10 @@ def read_card(card: Path) -> dict[str, Any]:
     absent = [name for name in BUILT_FROM if name not in spec]
     if absent:
         raise DataError(f"{card} does not say {', '.join(absent)}; save the model again")
+    for name in BUILT_FROM:
+        kind, said = (str, "a name") if name in ("arch", "norm") else (int, "a whole number")
+        if not isinstance(spec[name], kind):
+            raise DataError(f"{card}: {name} must be {said}; it says {spec[name]!r}")
     return spec
 
 
@@ -232,8 +236,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load lets pickle's many errors through
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} cannot be read as plain tensors: {reason}") from None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise DataError(f"{path} must hold a dictionary of tensors")
+    named = isinstance(state, Mapping) and all(isinstance(name, str) for name in state)
+    if not named or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{path} must hold a dictionary of tensors by name")
     return dict(state)
 
 

@@ -18,7 +18,7 @@ def wide(conv: nn.Conv2d, x: Tensor) -> Tensor:
         conv: stride 1, an odd square kernel, padded to keep the size, with a bias.
         x: [b, c, h, w].
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not len(x):
         return conv(x)  # type: ignore[no-any-return]
     y: Tensor = _Wide.apply(x, conv.weight, conv.bias)  # type: ignore[no-untyped-call]
     return y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Self
 
@@ -49,8 +50,11 @@ class Generator(nn.Module, ABC):
                 "the range of the generator's images is not known; say it: image_range=(0, 1) for"
                 " a sigmoid at the end, image_range=(-1, 1) for a tanh"
             )
-        low, high = map(float, image_range)
-        if not low < high:
+        try:
+            low, high = map(float, image_range)
+        except (TypeError, ValueError):
+            raise ConfigError(f"image_range must be (least, largest); got {image_range}") from None
+        if not -math.inf < low < high < math.inf:
             raise ConfigError(f"image_range must be (least, largest); got ({low:g}, {high:g})")
         if dim < 1:
             raise ConfigError(f"a generator's codes need at least one number; dim is {dim}")
@@ -106,7 +110,9 @@ class Generator(nn.Module, ABC):
         told = hashlib.blake2b(repr((type(self).__name__, *self._about())).encode(), digest_size=8)
         for name, tensor in sorted(self.state_dict().items()):
             told.update(name.encode())
-            told.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            # as bytes, since numpy does not know bfloat16
+            plain = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            told.update(plain.numpy().tobytes())
         return told.hexdigest()
 
     def _about(self) -> tuple[Any, ...]:
@@ -157,7 +163,8 @@ def check_generator(generator: Generator, seed: int = 0) -> None:
 
     Raises:
         DataError: two renderings of one code differ by more than 1e-5 of the image range, images
-            are not float [n, c, h, w], not finite, or far outside the range declared.
+            are not float [n, c, h, w], not finite, far outside the range declared, or within
+            a 128th of it.
     """
     u = generator.codes(4, seed, "check")
     try:
@@ -183,7 +190,8 @@ def check_generator(generator: Generator, seed: int = 0) -> None:
         )
     least, largest = float(first.min()), float(first.max())
     slack = (high - low) / 2  # style generators overshoot
-    if least < low - slack or largest > high + slack:
+    flat = 0 < largest - least < (high - low) / 128  # two of 256 grey levels
+    if least < low - slack or largest > high + slack or flat:
         raise DataError(
             f"images were said to lie in [{low:g}, {high:g}], and run from {least:.3g} to"
             f" {largest:.3g}; declare the right image_range"

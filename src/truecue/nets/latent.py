@@ -56,6 +56,19 @@ class LatentMLP(Latent):
         n = channels * size * size
         body = nn.Sequential(nn.Flatten(), linear(n, 100), relu(), linear(100, 100), relu())
         super().__init__(body, 100, None)
+        self.n_inputs = n
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the heads see of images [b, c, h, w].
+
+        Raises:
+            ValueError: the images have another number of values.
+        """
+        if x.shape[1:].numel() != self.n_inputs:
+            raise ValueError(
+                f"the network takes images of {self.n_inputs} values; got {list(x.shape[1:])}"
+            )
+        return super().seen(x)
 
     def new_head(self) -> nn.Module:
         """A linear layer."""
@@ -118,6 +131,7 @@ def resized(x: Tensor, side: int) -> Tensor:
     if x.shape[2:] == (side, side):
         return x
     shrinks = max(x.shape[2:]) > side
+    wide = x.float() if shrinks and x.element_size() < 4 else x  # a CPU smooths no narrower type
     return F.interpolate(
-        x, size=(side, side), mode="bilinear", align_corners=False, antialias=shrinks
-    )
+        wide, size=(side, side), mode="bilinear", align_corners=False, antialias=shrinks
+    ).to(x.dtype)

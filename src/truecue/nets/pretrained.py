@@ -78,7 +78,14 @@ class Pretrained(Config):
         arch = self.arch or str(card["arch"])
         norm: NormName | None = self.norm or card.get("norm")
         with torch.random.fork_rng(devices=[]):
-            net = build(arch, channels=channels, size=size, n_classes=2, norm=norm)
+            net = build(
+                arch,
+                channels=channels,
+                size=size,
+                n_classes=2,
+                n_features=card.get("n_features"),
+                norm=norm,
+            )
         state = _of_encoder(read_weights(file), net.encoder.state_dict().keys())
         fit_weights(net.encoder, state, f"{file}, given as weights of {arch},")
         return net.eval()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from truecue.errors import DataError
+from truecue.errors import ConfigError, DataError
 from truecue.nets.classifier import fit_weights, read_card, read_weights, write_model
 from truecue.nets.latent import resized
 from truecue.nets.resnet import ResNet
@@ -31,12 +31,16 @@ class Scorer(nn.Module):
         shape: (c, h, w) of the images that it is trained on.
         k: directions.
 
+    Raises:
+        ConfigError: there is no such network.
+
     Source: Kappiyath et al., AAAI 2022, released code: ResNet-18 with a new first convolution,
     randomly initialised, without the 1000-way layer that the code declares and does not use.
     """
 
     def __init__(self, arch: ScorerName, shape: tuple[int, int, int], k: int):
         super().__init__()
+        _check_arch(arch, get_args(ScorerName), "scorer")
         self.arch: ScorerName = arch
         self.shape, self.k = shape, k
         channels, height, width = shape
@@ -120,8 +124,14 @@ def load_scorer(path: Path) -> Scorer:
     if spec.get("kind") != _KIND or spec["arch"] not in ("resnet18", "small"):
         raise DataError(f"{card} is the card of '{spec['arch']}', not of a scorer")
     state = read_weights(weights)
-    with torch.random.fork_rng(devices=[]):
-        scorer = Scorer(spec["arch"], tuple(spec["shape"]), int(spec["n_classes"]))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            scorer = Scorer(spec["arch"], tuple(spec["shape"]), int(spec["n_classes"]))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"{card} does not describe a scorer (shape {spec.get('shape')!r}, n_classes"
+            f" {spec['n_classes']!r}): {type(error).__name__}: {error}"
+        ) from None
     fit_weights(scorer, state, f"{weights}, which {card.name} calls a scorer,")
     scorer.spec = {name: value for name, value in spec.items() if name != "format"}
     return scorer.eval()
@@ -136,11 +146,15 @@ class Reconstructor(nn.Module):
         channels: of one image.
         k: directions.
 
+    Raises:
+        ConfigError: there is no such network.
+
     Source: Voynov & Babenko, ICML 2020, arXiv 2002.03754, released code.
     """
 
     def __init__(self, arch: ReconstructorName, channels: int, k: int):
         super().__init__()
+        _check_arch(arch, get_args(ReconstructorName), "reconstructor")
         self.arch: ReconstructorName = arch
         if arch == "resnet18":
             self.encoder: nn.Module = ResNet(2 * channels, 18)
@@ -162,6 +176,11 @@ class Reconstructor(nn.Module):
             both = _at_least(both, 32)
         features = self.encoder(both)
         return self.direction(features), self.step(features).squeeze(1)
+
+
+def _check_arch(arch: str, known: tuple[str, ...], what: str) -> None:
+    if arch not in known:
+        raise ConfigError(f"a {what}'s network is {' or '.join(known)}; got '{arch}'")
 
 
 def _at_least(images: Tensor, side: int) -> Tensor:

@@ -284,9 +284,13 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, n_features] of length 1, of images [b, c, h, w]."""
         features: Tensor = self.encoder(x)
+        kind = features.dtype
         # mixed precision would leave lengths that differ in the third digit
         with torch.autocast(x.device.type, enabled=False):
-            return F.normalize(features.float(), dim=1, eps=1e-12)
+            wide = features if kind == torch.float64 else features.float()
+            unit = F.normalize(wide, dim=1, eps=1e-12)
+        # a network that is narrow as a whole wants its own type back
+        return unit if torch.is_autocast_enabled(x.device.type) else unit.to(kind)
 
 
 class _CifarBlock(nn.Module):

@@ -223,7 +223,7 @@ def load_vae(path: Path) -> PairedVAE:
         with torch.random.fork_rng(devices=[]):
             nets = [build(**built_from(spec)) for _ in range(2)]
             vae = PairedVAE(nets[0], nets[1], logvar_max=float(spec["logvar_max"]))
-    except (ConfigError, TypeError, ValueError) as error:
+    except (ConfigError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{card}: {error}") from None
     fit_weights(vae, state, f"{weights}, which {card.name} calls a paired {spec['arch']},")
     vae.spec = {name: value for name, value in spec.items() if name != "format"}
