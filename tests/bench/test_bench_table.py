@@ -55,6 +55,19 @@ def test_wide_table_has_means_intervals_labels_failures_and_papers(made) -> None
     assert "lff on more, seed 1: it broke." in said
     assert "not comparable: another network, best epoch on test" in said
     assert "cpu" in said
+    assert "not been run" not in said
+
+
+def test_what_has_not_been_run_is_counted(tmp_path: Path) -> None:
+    bench, wanted, store = small(tmp_path)
+    for count, words in (
+        (2, "2 cells have not been run yet."),
+        (1, "1 cell has not been run yet."),
+    ):
+        for cell in wanted[: len(wanted) - count]:
+            store.keep(Outcome(cell, None, "it broke"))
+        found = t.rows(bench, wanted, store)
+        assert words in t.notes(bench, found, "unbiased")
 
 
 def test_markdown_and_latex_have_every_field(made) -> None:

@@ -159,7 +159,7 @@ def notes(bench: Bench, found: list[Row], metric: MetricName) -> list[str]:
         said += [f"{row.method} on {row.suite}, seed {s}: {e}." for s, e in row.failed.items()]
     missing = sum(len(row.missing) for row in found)
     if missing:
-        said.append(f"{missing} cells have not been run yet.")
+        said.append(f"{missing} cell{'s have' if missing > 1 else ' has'} not been run yet.")
     return said
 
 
