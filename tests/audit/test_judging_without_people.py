@@ -210,9 +210,10 @@ def test_what_is_no_mask_is_refused(audit, data, objects, tmp_path):
     np.savez(tmp_path / "m.npz", x=np.full((4, 4), 255.0))
     with pytest.raises(DataError, match=r"outside \[0, 1\]"):
         MaskFile(tmp_path / "m.npz").of("x", 4, 4)
-    (tmp_path / "broken.npz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match="cannot be read as a file of masks"):
-        MaskFile(tmp_path / "broken.npz")
+    for content in (b"no archive", b""):
+        (tmp_path / "broken.npz").write_bytes(content)
+        with pytest.raises(DataError, match="cannot be read as a file of masks"):
+            MaskFile(tmp_path / "broken.npz")
     assert audit.verdicts().all() == []
 
 

@@ -40,7 +40,7 @@ class MaskFile:
             raise DataError(f"there is no folder or file of masks {path}")
         try:
             opened = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} cannot be read as a file of masks: {error}") from None
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise DataError(
@@ -88,7 +88,7 @@ class MaskFile:
                 return None
             try:
                 return np.asarray(self._opened[place])
-            except (OSError, ValueError, zipfile.BadZipFile) as error:
+            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise DataError(f"{self.path}, entry '{place}': {error}") from None
         path = Path(place)
         if not path.is_file():
