@@ -99,7 +99,7 @@ class Fitting:
             self.seen, self._device, (lambda: self._guessed(method.plan)) if guessing else None
         )
         for plan in plans.values():  # now, and not when an earlier stage has been trained
-            if plan.select not in {"last", "val_loss"}:  # a method may watch a loss of its own
+            if plan.select != "val_loss":  # a method may watch a loss of its own
                 judge.check(plan.select)
         run = Run(
             self._folder / name if self._folder else None,

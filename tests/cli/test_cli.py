@@ -248,7 +248,7 @@ def test_the_page_of_another_command_is_kept(cli, tmp_path: Path, command: str, 
     refused(result, f"{page} is another command's page (there is no {twin} beside it)")
     assert page.read_text() == "of an audit"
     (tmp_path / twin).write_text("{}")
-    check_page(page, twin)  # its own is written again
+    check_page(tmp_path, twin)  # its own is written again
 
 
 def test_unknown_setting_of_the_data(cli) -> None:

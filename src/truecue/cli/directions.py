@@ -164,7 +164,7 @@ def refine(
     from truecue.report.directions import write_refined
     from truecue.report.report import check_page
 
-    check_page(out / "index.html", "refined.json")
+    check_page(out, "refined.json")
     settings = sre.SRE().override(parse_assignments(sets or []))
     home = Path(start).parent if start.endswith(".safetensors") else Path(start)
     if not start.isdigit() and out.resolve() == home.resolve():
@@ -225,7 +225,7 @@ def traverse(
     from truecue.report.directions import write_traversal
     from truecue.report.report import check_page
 
-    check_page(out / "index.html", "traversal.json")
+    check_page(out, "traversal.json")
     made, compute = _open(generator, root, device, threads)
     found = load_directions(chosen)
     check_fit(found, made)

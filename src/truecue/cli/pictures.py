@@ -104,7 +104,7 @@ def bias(
 
     check_factor(factor)
     if out is not None:
-        check_page(out / "index.html", "bias.json")
+        check_page(out, "bias.json")
     own, changes = o.divide(parse_assignments(sets or []))
     choices = {"seed": seed, "target": target, "steps": steps, "factor": factor}
     if model is None:

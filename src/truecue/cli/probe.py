@@ -91,7 +91,7 @@ def probe(
     from truecue.report.probe_page import write_probe
     from truecue.report.report import check_page
 
-    check_page(out / "index.html", "probe.json")
+    check_page(out, "probe.json")
     if measure is not None and data is None:
         raise ConfigError("--measure ranks real images; say which ones by --data")
 

@@ -66,7 +66,7 @@ def rank(
     if split not in {"train", "val", "test"}:
         raise ConfigError(f"--split is train, val or test; got '{split}'")
     if out is not None:
-        check_page(out / "index.html", "rank.json")
+        check_page(out, "rank.json")
     compute = o.open_device(device, threads=threads)
     loaded: dict[str, Splits] = {}
     subjects = []

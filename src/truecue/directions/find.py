@@ -109,7 +109,7 @@ def ganspace(
     _check_count(k, generator)
     if generator.space == "w" and layer is None:
         mapped = torch.cat([generator.codes(b, seed, i, "ganspace") for i, b in _batches(n)])
-        _check_finite(mapped, "the mapping gives codes")
+        _check_sound(mapped, "the mapping gives codes")
         _, components, spread = principal(mapped, k)
         return _made(generator, components, f"GANSpace, {n:,} codes in w", spread.square())
     n = min(n, 10_000)
@@ -119,7 +119,7 @@ def ganspace(
         raise ConfigError(
             f"the layer '{chosen}' has {features.shape[1]} features, too few for {k} directions"
         )
-    _check_finite(features, f"the layer '{chosen}' gives features")
+    _check_sound(features, f"the layer '{chosen}' gives features")
     mean, components, spread = principal(features, k)
     places = (features.double() - mean) @ components.T / spread.clamp(min=1e-12)
     solved = torch.linalg.lstsq(places, codes.double() - codes.double().mean(0)).solution
@@ -261,7 +261,7 @@ def _features(generator: Generator, layer: str, n: int, seed: int) -> tuple[Tens
     return torch.cat(codes).cpu(), torch.cat(seen)
 
 
-def _check_finite(values: Tensor, what: str) -> None:
+def _check_sound(values: Tensor, what: str) -> None:
     bad = int((~values.isfinite().all(1)).sum())
     if bad:
         raise DataError(

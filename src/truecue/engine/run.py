@@ -230,8 +230,7 @@ class Run:
             net = build(
                 arch, channels=channels, size=size, n_classes=classes, n_features=n_features
             )
-        if height != width:
-            check_takes(net, data)
+        check_takes(net, data)
         return net
 
     def publish(self, name: str, net: Classifier, role: str = "") -> None:
@@ -332,10 +331,12 @@ def check_takes(net: Classifier, data: ImageSet) -> None:
     Raises:
         DataError: it does.
     """
+    _, height, width = data.shape
+    if height == width:
+        return
     try:
         net.eval().features(torch.zeros(1, *data.shape, dtype=torch.uint8))
     except (AssertionError, RuntimeError, ValueError):
-        height, width = data.shape[1:]
         raise DataError(
             f"'{net.spec['arch']}' takes square images; these have {height} x {width} pixels. Crop"
             " or resize them first, or use a network that takes others, e.g. resnet20"

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from truecue.errors import ConfigError, DataError
 from truecue.losses.classification import ce
+from truecue.losses.precision import wide
 
 
 def focal(logits: Tensor, y: Tensor, gamma: float = 1.0) -> Tensor:
@@ -51,7 +52,7 @@ def balanced_softmax(logits: Tensor, y: Tensor, counts: Tensor) -> Tensor:
     Source: Ren et al. 2020.
     """
     # float16 ends at 65,504 samples: the logarithm comes before the type
-    return ce(logits + counts.double().log().to(logits), y)
+    return ce(logits + counts.to(wide(logits)).log().to(logits), y)
 
 
 def ldam_margins(counts: Tensor, largest: float = 0.5) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from truecue.nets.resnet import ResNet
+from truecue.nets.small import Flat
 
 
 class Latent(nn.Module, ABC):
@@ -54,21 +55,8 @@ class LatentMLP(Latent):
     def __init__(self, channels: int, size: int):
         linear, relu = nn.Linear, nn.ReLU
         n = channels * size * size
-        body = nn.Sequential(nn.Flatten(), linear(n, 100), relu(), linear(100, 100), relu())
+        body = nn.Sequential(Flat(n), linear(n, 100), relu(), linear(100, 100), relu())
         super().__init__(body, 100, None)
-        self.n_inputs = n
-
-    def seen(self, x: Tensor) -> Tensor:
-        """What the heads see of images [b, c, h, w].
-
-        Raises:
-            ValueError: the images have another number of values.
-        """
-        if x.shape[1:].numel() != self.n_inputs:
-            raise ValueError(
-                f"the network takes images of {self.n_inputs} values; got {list(x.shape[1:])}"
-            )
-        return super().seen(x)
 
     def new_head(self) -> nn.Module:
         """A linear layer."""

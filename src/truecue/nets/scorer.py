@@ -121,7 +121,7 @@ def load_scorer(path: Path) -> Scorer:
             " map=random the directions stay as they are)"
         )
     spec = read_card(card)
-    if spec.get("kind") != _KIND or spec["arch"] not in ("resnet18", "small"):
+    if spec.get("kind") != _KIND or spec["arch"] not in get_args(ScorerName):
         raise DataError(f"{card} is the card of '{spec['arch']}', not of a scorer")
     state = read_weights(weights)
     try:

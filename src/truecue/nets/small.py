@@ -16,6 +16,31 @@ from torch import Tensor, nn
 from truecue.nets.fourier import wide
 
 
+class Flat(nn.Module):
+    """Images [b, c, h, w] as rows [b, n_inputs].
+
+    Args:
+        n_inputs: channels x height x width.
+    """
+
+    def __init__(self, n_inputs: int):
+        super().__init__()
+        self.n_inputs = n_inputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rows.
+
+        Raises:
+            ValueError: the images have another number of values.
+        """
+        flat = x.flatten(1)
+        if flat.shape[1] != self.n_inputs:
+            raise ValueError(
+                f"the network takes images of {self.n_inputs} values; got {list(x.shape[1:])}"
+            )
+        return flat
+
+
 class MLP(nn.Module):
     """Linear layers, each followed by ReLU, on the flattened image.
 
@@ -33,7 +58,7 @@ class MLP(nn.Module):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(leak) if leak else nn.ReLU()]
         self.layers = nn.Sequential(*layers)
-        self.n_inputs, self.n_features = n_inputs, sizes[-1]
+        self.flat, self.n_features = Flat(n_inputs), sizes[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Features [b, n_features] of images [b, c, h, w].
@@ -41,12 +66,7 @@ class MLP(nn.Module):
         Raises:
             ValueError: the images have another number of values.
         """
-        flat = x.flatten(1)
-        if flat.shape[1] != self.n_inputs:
-            raise ValueError(
-                f"the network takes images of {self.n_inputs} values; got {list(x.shape[1:])}"
-            )
-        features: Tensor = self.layers(flat)
+        features: Tensor = self.layers(self.flat(x))
         return features
 
 

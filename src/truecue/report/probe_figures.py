@@ -111,7 +111,8 @@ def rescoring(
     letter = 0.075 / _FIELD
     left = 0.4 + letter * max(len(name) for each in names.values() for name in each)
     longest = letter * max(map(len, attributes))
-    above, after = (0.3 + 0.75 * longest, 0.75 * longest) if _long(attributes) else (0.8, 0.0)
+    turned = _long(attributes)
+    above, after = (0.3 + 0.75 * longest, 0.75 * longest) if turned else (0.8, 0.0)
     across = left + wide + max(after, 0.3)
     top = above + (0.8 if len(tables) > 1 else 0)
 
@@ -130,7 +131,6 @@ def rescoring(
                     axes.text(start + c + 0.5, r + 0.5, f"{value:.2f}", ha="center", va="center",
                               fontsize=7, color=ink)  # fmt: skip
             for c, attribute in enumerate(attributes):
-                turned = _long(attributes)
                 axes.text(start + c + 0.5, -0.15, attribute, ha="left" if turned else "center",
                           va="bottom", rotation=45 if turned else 0, rotation_mode="anchor",
                           color="#4a5362")  # fmt: skip

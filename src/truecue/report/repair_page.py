@@ -156,14 +156,13 @@ def logs(told: Mapping[str, Any]) -> list[dict[str, Any]]:
     return made
 
 
-def _share(found: Mapping[str, Any]) -> tuple[str, str]:
+def _share(found: Mapping[str, Any], digits: int = 0) -> tuple[str, str]:
     measure = Measure(*(found.get(field) for field in Measure._fields))
-    return percent(measure.value, 1), interval(measure)
+    return percent(measure.value, 1), interval(measure, digits)
 
 
 def _plain_share(found: Mapping[str, Any]) -> str:
-    measure = Measure(*(found.get(field) for field in Measure._fields))
-    value, limits = percent(measure.value, 1), interval(measure, 1)  # over seeds it may be narrow
+    value, limits = _share(found, 1)  # over seeds the interval may be narrow
     return f"{value} ({limits})" if limits else value
 
 

@@ -82,19 +82,20 @@ def write_page(
     return path
 
 
-def check_page(path: Path, twin_name: str) -> None:
-    """Refuse to write a page over one of another kind; for commands, before they compute.
+def check_page(folder: Path, twin_name: str) -> None:
+    """Refuse to write `index.html` over that of another command, before anything is computed.
 
     Args:
-        path: of the page.
+        folder: for the page.
         twin_name: name of the JSON file that is written with it, before it.
 
     Raises:
         ConfigError: there is such a page, but not that file beside it.
     """
-    if path.is_file() and not (path.parent / twin_name).is_file():
+    page = folder / "index.html"
+    if page.is_file() and not (folder / twin_name).is_file():
         raise ConfigError(
-            f"{path} is another command's page (there is no {twin_name} beside it) and would be"
+            f"{page} is another command's page (there is no {twin_name} beside it) and would be"
             " lost; give another folder with --out"
         )
 
